@@ -1,0 +1,55 @@
+"""psymech: Bayesian multilevel models of psychotherapy: sessions in patients in therapists.
+
+Names are loaded when first used, so that ``import psymech`` stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from psymech.data.checks import DesignReport as DesignReport
+    from psymech.data.decompose import decompose as decompose
+    from psymech.data.findings import Finding as Finding
+    from psymech.data.sessions import SessionData as SessionData
+    from psymech.errors import DataError as DataError
+    from psymech.errors import DesignError as DesignError
+    from psymech.errors import DesignWarning as DesignWarning
+    from psymech.errors import NotCollapsibleError as NotCollapsibleError
+    from psymech.errors import PsymechError as PsymechError
+    from psymech.errors import SpecError as SpecError
+    from psymech.models.growth import growth as growth
+    from psymech.models.process import process as process
+    from psymech.spec.model import ModelSpec as ModelSpec
+
+_HOME = {
+    "DataError": "errors",
+    "DesignError": "errors",
+    "DesignReport": "data.checks",
+    "DesignWarning": "errors",
+    "Finding": "data.findings",
+    "ModelSpec": "spec.model",
+    "NotCollapsibleError": "errors",
+    "PsymechError": "errors",
+    "SessionData": "data.sessions",
+    "SpecError": "errors",
+    "decompose": "data.decompose",
+    "growth": "models.growth",
+    "process": "models.process",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'psymech' has no attribute {name!r}")
+    value = getattr(import_module(f"psymech.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""One file per clinical question: keywords in, ModelSpec out."""

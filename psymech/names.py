@@ -1,0 +1,88 @@
+"""The only spelling of dimensions, variables and groups, with dims, meaning and unit of each.
+
+Everything that writes or reads a fitted tree takes its names from here; nothing is parsed back out of a name.
+"""
+
+from typing import Final, Literal, get_args
+
+Level = Literal["patient", "therapist", "clinic"]
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)  # lowest first; sessions are the rows below
+
+Part = Literal["raw", "within", "patient", "therapist"]
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
+
+CHAIN: Final = "chain"
+DRAW: Final = "draw"
+SAMPLE_DIMS: Final = (CHAIN, DRAW)
+TERM: Final = "term"
+RESPONSE: Final = "response"
+OBS: Final = "obs"
+AUX: Final = "_aux"  # suffix of the second axis of a correlation matrix
+
+BETA: Final = "beta"  # (term) fixed effects, outcome units per unit of the column
+SIGMA: Final = "sigma"  # () or (response) residual SD, outcome units
+PHI: Final = "phi"  # () or (response) lag-one residual autocorrelation
+NU: Final = "nu"  # () degrees of freedom of Student residuals
+CUTPOINTS: Final = "cutpoints"  # (threshold) thresholds of an ordinal outcome, latent logit scale
+THRESHOLD: Final = "threshold"
+
+INTERCEPT: Final = "Intercept"
+TIME: Final = "time"
+
+POSTERIOR: Final = "posterior"
+SAMPLE_STATS: Final = "sample_stats"
+OBSERVED_DATA: Final = "observed_data"
+CONSTANT_DATA: Final = "constant_data"
+
+# Variables of the group constant_data.
+DESIGN_X: Final = "X"  # (obs, term) fixed-effect columns
+GROUP_OF_OBS: Final = "{level}_of_obs"  # (obs) index of the level's unit
+PARENT_OF_UNIT: Final = "{parent}_of_{level}"  # (level) index of the parent's unit
+SESSION_OF_OBS: Final = "session_of_obs"  # (obs) session number as given
+TIME_OF_OBS: Final = "time_of_obs"  # (obs) time as given
+RESPONSE_OF_OBS: Final = "response_of_obs"  # (obs) index of the response, only with several responses
+
+# Attributes of the tree's root; dicts are stored as JSON text.
+ATTR_VERSION: Final = "psymech_version"
+ATTR_SPEC: Final = "psymech_spec"
+ATTR_ENGINE: Final = "engine"
+ATTR_ENGINE_REASON: Final = "engine_reason"
+ATTR_SEED: Final = "seed"
+ATTR_SAMPLER: Final = "sampler"
+ATTR_NOTES: Final = "psymech_notes"
+ATTR_TIMINGS: Final = ("check_seconds", "compile_seconds", "sampling_seconds", "recover_seconds")
+
+
+def term_dim(level: str) -> str:
+    """Dimension of the random terms of a level: ``patient_term``."""
+    return f"{level}_term"
+
+
+def sd(level: str) -> str:
+    """SDs of a level's random terms, dims (level_term), outcome units per unit of the column."""
+    return f"sd_{level}"
+
+
+def corr(level: str) -> str:
+    """Correlations of a level's random terms, dims (level_term, level_term_aux)."""
+    return f"corr_{level}"
+
+
+def effect(level: str) -> str:
+    """Random effects of a level, dims (level, level_term), deviations from the fixed effects."""
+    return f"u_{level}"
+
+
+def design_z(level: str) -> str:
+    """Random-effect columns of a level in constant_data, dims (obs, level_term)."""
+    return f"Z_{level}"
+
+
+def group_of_obs(level: str) -> str:
+    """Index of each row's unit at a level, dims (obs)."""
+    return GROUP_OF_OBS.format(level=level)
+
+
+def parent_of_unit(level: str, parent: str) -> str:
+    """Index of each unit's parent, dims (level)."""
+    return PARENT_OF_UNIT.format(level=level, parent=parent)

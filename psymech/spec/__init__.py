@@ -1,0 +1,1 @@
+"""Specifications: frozen values that say what is modelled; no data, no PyMC."""

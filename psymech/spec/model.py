@@ -1,0 +1,230 @@
+"""ModelSpec: what is modelled, as a frozen value.
+
+A response has terms; a term is a product of factors; a factor is one column: a variable's part, perhaps lagged, or one basis
+function of time. Random blocks name the terms that vary over the units of a level.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
+
+from psymech.errors import SpecError
+from psymech.names import INTERCEPT, LEVELS, Level, Part
+from psymech.spec import priors as _priors
+
+Family = Literal["gaussian", "student", "bernoulli", "ordinal"]
+ResidualKind = Literal["iid", "ar1"]
+TimeKind = Literal["linear", "log", "quadratic", "piecewise", "spline"]
+Decompose = Literal["observed", "latent", "none"]
+Role = Literal["intercept", "time", "technique", "common_factor", "covariate", "moderator", "interaction", "autoregressive"]
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
+RESIDUALS: tuple[ResidualKind, ...] = get_args(ResidualKind)
+TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
+DECOMPOSITIONS: tuple[Decompose, ...] = get_args(Decompose)
+
+
+def one_of(value: object, allowed: tuple[str, ...], argument: str) -> None:
+    """Raise SpecError where an option is not among the allowed ones."""
+    if value not in allowed:
+        raise SpecError(f"{argument}: expected one of {', '.join(map(repr, allowed))}, found {value!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeShape:
+    """How time enters: the kind of basis, its knots (piecewise) or its degrees of freedom (spline)."""
+
+    kind: TimeKind = "linear"
+    knots: tuple[float, ...] = ()
+    df: int = 3
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, TIME_KINDS, "shape")
+        if self.kind == "piecewise" and not self.knots:
+            raise SpecError("shape='piecewise' needs knots=(...), the times at which the slope may change.")
+        if self.kind != "piecewise" and self.knots:
+            raise SpecError(f"knots belong to shape='piecewise', found shape={self.kind!r}.")
+        if list(self.knots) != sorted(set(self.knots)):
+            raise SpecError(f"knots must increase strictly, found {self.knots}.")
+        if self.kind == "spline" and self.df < 2:
+            raise SpecError(f"shape='spline' needs df >= 2, found {self.df}.")
+
+    @property
+    def n_columns(self) -> int:
+        """Number of basis columns, the intercept not counted."""
+        return {"quadratic": 2, "piecewise": 1 + len(self.knots), "spline": self.df}.get(self.kind, 1)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Term labels of the basis columns: ``time``, and what follows it."""
+        match self.kind:
+            case "quadratic":
+                return ("time", "time^2")
+            case "piecewise":
+                return ("time", *(f"time.after({knot:g})" for knot in self.knots))
+            case "spline":
+                return tuple(f"time.spline{i + 1}" for i in range(self.df))
+            case _:
+                return ("time",)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One column: part of a variable, `lag` sessions earlier; or basis function number `basis` of time."""
+
+    column: str
+    part: Part = "raw"
+    lag: int = 0
+    basis: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A fixed-effect column: the product of its factors (none: the intercept)."""
+
+    label: str
+    factors: tuple[Factor, ...]
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One outcome with its family and its terms."""
+
+    column: str
+    terms: tuple[Term, ...]
+    family: Family = "gaussian"
+
+    def __post_init__(self) -> None:
+        one_of(self.family, FAMILIES, "family")
+        labels = [term.label for term in self.terms]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise SpecError(f"The model names the term {twice[0]!r} more than once. Name each variable in one role only.")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Term labels in design order."""
+        return tuple(term.label for term in self.terms)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBlock:
+    """Terms that vary over the units of one level, with one covariance; the intercept is named like any other."""
+
+    level: Level
+    terms: tuple[str, ...]
+    correlated: bool = True
+    centred: bool | None = None
+
+    def __post_init__(self) -> None:
+        one_of(self.level, LEVELS, "level")
+        if not self.terms:
+            raise SpecError(f"The random block of level {self.level!r} has no terms. Use None to leave the level out.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as a value: responses, random blocks, residual, priors.
+
+    Build one with :func:`psymech.growth`, :func:`psymech.process`, ...; not by hand.
+    `without` lists levels that must have no random effects although the data name them.
+    """
+
+    kind: str
+    responses: tuple[Response, ...]
+    random: tuple[RandomBlock, ...]
+    without: tuple[Level, ...] = ()
+    residual: ResidualKind = "iid"
+    time: TimeShape | None = None
+    decompose: Decompose = "none"
+    priors: tuple[tuple[str, _priors.Prior], ...] = ()
+    roles: tuple[tuple[str, str], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        one_of(self.residual, RESIDUALS, "residual")
+        one_of(self.decompose, DECOMPOSITIONS, "decompose")
+        known = self.random_labels
+        for block in self.random:
+            for label in block.terms:
+                if label not in known:
+                    raise SpecError(
+                        f"random slope {label!r} at level {block.level!r} is not a fixed effect of this model. "
+                        f"Name one of: {', '.join(known)}."
+                    )
+            if len(set(block.terms)) < len(block.terms):
+                raise SpecError(f"The random block of level {block.level!r} names a term twice: {', '.join(block.terms)}.")
+        levels = [block.level for block in self.random]
+        if len(set(levels)) < len(levels):
+            raise SpecError("Each level takes one random block.")
+        both = sorted(set(levels) & set(self.without))
+        if both:
+            raise SpecError(f"Level {both[0]!r} is both left out and given random terms.")
+        families = {response.family for response in self.responses}
+        if self.residual == "ar1" and families != {"gaussian"}:
+            raise SpecError(f"residual='ar1' needs family='gaussian', found {sorted(families)}.")
+
+    @property
+    def family(self) -> Family:
+        """Family of the first response."""
+        return self.responses[0].family
+
+    @property
+    def outcome(self) -> str:
+        """Column of the first response."""
+        return self.responses[0].column
+
+    @property
+    def random_labels(self) -> tuple[str, ...]:
+        """Labels that may vary: with several responses each label carries its response."""
+        if len(self.responses) == 1:
+            labels = self.responses[0].labels
+            return labels if INTERCEPT in labels else (INTERCEPT, *labels)
+        return tuple(response_label(r.column, label) for r in self.responses for label in r.labels)
+
+    def block(self, level: Level) -> RandomBlock | None:
+        """Return the random block of a level, or None."""
+        return next((block for block in self.random if block.level == level), None)
+
+    def to_json(self) -> str:
+        """Return the specification as JSON text; :func:`from_json` is the inverse."""
+        values = asdict(self)
+        values["priors"] = [[key, _priors.to_dict(prior)] for key, prior in self.priors]
+        values["outcome"] = self.outcome
+        values["family"] = self.family
+        return json.dumps(values, ensure_ascii=False)
+
+
+def response_label(response: str, label: str) -> str:
+    """``phq9~alliance.within``: a term label with its response."""
+    return f"{response}~{label}"
+
+
+def from_json(text: str) -> ModelSpec:
+    """Rebuild the specification that :meth:`ModelSpec.to_json` wrote."""
+    try:
+        values: Mapping = json.loads(text)
+        responses = tuple(
+            Response(
+                column=r["column"],
+                family=r["family"],
+                terms=tuple(Term(t["label"], tuple(Factor(**f) for f in t["factors"]), t["role"]) for t in r["terms"]),
+            )
+            for r in values["responses"]
+        )
+        random = tuple(RandomBlock(b["level"], tuple(b["terms"]), b["correlated"], b["centred"]) for b in values["random"])
+        shape = values["time"]
+        return ModelSpec(
+            kind=values["kind"],
+            responses=responses,
+            random=random,
+            without=tuple(values["without"]),
+            residual=values["residual"],
+            time=None if shape is None else TimeShape(shape["kind"], tuple(shape["knots"]), shape["df"]),
+            decompose=values["decompose"],
+            priors=tuple((key, _priors.from_dict(p)) for key, p in values["priors"]),
+            roles=tuple((a, b) for a, b in values["roles"]),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as problem:
+        raise SpecError(f"Not a psymech specification: {problem!r}.") from problem
