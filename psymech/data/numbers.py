@@ -1,0 +1,93 @@
+"""Cells to numbers: what counts as missing, what counts as a number, and how to say what does not."""
+
+import math
+import re
+from typing import Final
+
+import numpy as np
+
+from psymech.data.table import Column, Table
+from psymech.errors import DataError, shown_id
+
+MISSING_CELLS: Final = frozenset({"", "na", "n/a", "nan", "null", ".", "-", "<na>", "#n/a", "none"})
+"""Cells of a number column that mean "missing", compared without case and without surrounding space."""
+
+NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+INFINITE: Final = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
+DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+YES_NO: Final = frozenset({"yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non", "si", "x"})
+MAX_CELLS_SHOWN: Final = 3
+
+
+def parse_cell(cell: str | None) -> float | None:
+    """Return a cell's number: NaN where missing, plus or minus infinity where infinite, None where it is text."""
+    text = "" if cell is None else cell.strip()
+    if text.lower() in MISSING_CELLS:
+        return math.nan
+    if NUMBER.fullmatch(text):
+        return float(text)
+    if INFINITE.fullmatch(text):
+        return -math.inf if text.startswith("-") else math.inf
+    return None
+
+
+def as_numbers(column: Column) -> np.ndarray | None:
+    """Return the column as float64 with NaN for missing cells, or None where some cell is not a number.
+
+    Text cells are numbers only when written with ASCII digits and a decimal point; "4,21", "12 (prorated)" and "1_000"
+    are text.  Infinite cells come back infinite, so that the caller can refuse them.
+    """
+    if column.kind in ("integer", "number", "boolean"):
+        return np.where(column.missing, np.nan, column.cells.astype(np.float64))
+    if column.kind == "date":
+        return None
+    distinct = {cell: parse_cell(cell) for cell in set(column.cells.tolist())}
+    if any(number is None for number in distinct.values()):
+        return None
+    return np.array([distinct[cell] for cell in column.cells.tolist()], dtype=np.float64)
+
+
+def text_rows(column: Column) -> np.ndarray:
+    """Return the positions of the cells that are neither numbers nor missing."""
+    if column.kind == "date":
+        return np.flatnonzero(~column.missing)
+    if column.kind != "text":
+        return np.array([], dtype=np.int64)
+    return np.array([row for row, cell in enumerate(column.cells.tolist()) if parse_cell(cell) is None], dtype=np.int64)
+
+
+def not_numeric_message(name: str, cells: list[str], places: str, n_bad: int, n_all: int) -> str:
+    """Return the message for a column that was needed as numbers and holds text.
+
+    Parameters
+    ----------
+    name : str
+        The column, as it should stand in the message.
+    cells : list of str
+        Every offending cell, in order.
+    places : str
+        Where they are, as `Table.where` gives it.
+    n_bad, n_all : int
+        Number of offending and of all cells.
+    """
+    distinct = list(dict.fromkeys(cell.strip() for cell in cells))
+    shown = ", ".join(f"'{shown_id(cell)}'" for cell in distinct[:MAX_CELLS_SHOWN])
+    message = f"Column {name} must hold numbers (numeric cells), but {n_bad} of {n_all} cells are text: {shown} at {places}."
+    if all(DECIMAL_COMMA.fullmatch(cell) for cell in distinct):
+        return f"{message} These look like a decimal comma: write a decimal point, as in {distinct[0].replace(',', '.')}."
+    if all(cell.lower() in YES_NO for cell in distinct):
+        return f"{message} Code a binary column as 0/1 numbers, for example 1 for '{distinct[0]}'."
+    return f"{message} Correct the cells; leave a missing cell blank."
+
+
+def refuse_infinite(values: np.ndarray, column: Column, table: Table, patients: np.ndarray | None) -> None:
+    """Raise DataError where a value is infinite, showing the cell, its row and its patient."""
+    rows = np.flatnonzero(np.isinf(values))
+    if rows.size:
+        cells = ", ".join(dict.fromkeys(f"'{column.shown(int(row))}'" for row in rows[:MAX_CELLS_SHOWN]))
+        whose = "" if patients is None else f", patient {shown_id(patients[rows[0]])}"
+        raise DataError(
+            f"Column '{column.name}' must hold finite numbers, but {rows.size} of {values.size} cells are infinite (inf) "
+            f"or too large for a number: {cells} at {table.where(rows)}{whose}. "
+            "Correct the cells, or leave them blank if the value is missing."
+        )
