@@ -5,14 +5,18 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from psymech.data.cells import value_series
+from psymech.data.findings import Finding
 from psymech.data.ids import read_ids
 from psymech.data.nesting import Nesting, PatientIds, canonical_order, nest, refuse_repeated_sessions
-from psymech.data.numbers import as_numbers, refuse_infinite
+from psymech.data.privacy import drop_identifying
 from psymech.data.readers import read_table
 from psymech.data.roles import check_roles
+from psymech.data.scales import check_ranges
 from psymech.data.session_numbers import read_sessions, read_time
 from psymech.data.sessions import Ranges, SessionData
-from psymech.data.table import Column, Table
+from psymech.data.table import Table
+from psymech.data.units import align_units, read_units
 from psymech.errors import DataError
 from psymech.names import LEVELS, Level
 
@@ -26,22 +30,35 @@ def assemble(
     ranges: Ranges | None,
 ) -> SessionData:
     """Return `SessionData` from a source and its roles; see `SessionData.from_frame`."""
-    table = read_table(frame)
-    check_roles(table, roles)
-    if table.n_rows == 0:
-        raise DataError(f"{table.source} is empty: it has columns but no rows. Expected one row a session.")
-    labels: dict[Level, np.ndarray] = {}
-    notes = list(table.notes)
-    for level in LEVELS:
-        if (name := roles[level]) is not None:
-            labels[level], found = read_ids(table.columns[name], role=level, table=table)
-            notes += found
+    given = read_table(frame)
+    check_roles(given, roles)
+    if given.n_rows == 0:
+        raise DataError(f"{given.source} is empty: it has columns but no rows. Expected one row a session.")
+    table, privacy = drop_identifying(given, [name for name in roles.values() if name is not None])
+    labels, tidied = _labels(table, roles)
     session = read_sessions(table.columns[str(roles["session"])], table, labels["patient"])
     time = session if roles["time"] is None else read_time(table.columns[roles["time"]], table, labels["patient"])
     nesting = nest(labels, roles, patient_ids)
     refuse_repeated_sessions(nesting, session, table, roles)
+    own_ranges = dict(ranges or {})
+    unit_columns = {
+        level: read_units(source, level=level, nesting=nesting, roles=roles)
+        for level, source in unit_tables.items()
+        if source is not None
+    }
+    taken = dict.fromkeys(table.columns, "session")
+    every = [*table.columns, *(name for units in unit_columns.values() for name in units.table.columns)]
+    check_ranges(own_ranges, every)
     order = canonical_order(nesting, session)
-    sessions = _session_frame(table, roles, nesting, session, time, order)
+    sessions = _session_frame(table, roles, nesting, session, time, own_ranges).iloc[order].reset_index(drop=True)
+    frames = {level: pd.DataFrame(index=pd.RangeIndex(len(nesting.ids[level]))) for level in nesting.ids}
+    notes: list[Finding] = [*table.notes, *privacy, *tidied, *nesting.notes]
+    for level, units in unit_columns.items():
+        frames[level], found = align_units(
+            units, level=level, nesting=nesting, roles=roles, ranges=own_ranges, taken=taken
+        )
+        taken |= dict.fromkeys(frames[level].columns, level)
+        notes += found
     return SessionData(
         sessions=sessions,
         ids=nesting.ids,
@@ -49,37 +66,43 @@ def assemble(
         parents=nesting.parents,
         session=session[order],
         time=time[order],
-        units={level: pd.DataFrame(index=pd.RangeIndex(len(nesting.ids[level]))) for level in nesting.ids},
+        units=frames,
         roles=dict(roles),
         patient_ids=nesting.patient_ids,
         source_row=order.astype(np.int64),
         notes=tuple(notes),
+        source_line=table.rows[order] if table.in_file else None,
     )
 
 
+def _labels(table: Table, roles: Mapping[str, str | None]) -> tuple[dict[Level, np.ndarray], list[Finding]]:
+    labels: dict[Level, np.ndarray] = {}
+    notes: list[Finding] = []
+    for level in LEVELS:
+        if (name := roles[level]) is not None:
+            labels[level], found = read_ids(table.columns[name], role=level, table=table)
+            notes += found
+    return labels, notes
+
+
 def _session_frame(
-    table: Table, roles: Mapping[str, str | None], nesting: Nesting, session: np.ndarray, time: np.ndarray, order: np.ndarray
+    table: Table,
+    roles: Mapping[str, str | None],
+    nesting: Nesting,
+    session: np.ndarray,
+    time: np.ndarray,
+    ranges: Ranges,
 ) -> pd.DataFrame:
+    """Return the table's columns in the given order of rows: roles first as exact ids and numbers, then the rest."""
+    patients = nesting.ids["patient"][nesting.codes["patient"]]
     columns: dict[str, pd.Series] = {}
+    for level in nesting.ids:
+        cells = nesting.ids[level][nesting.codes[level]]
+        columns[str(roles[level])] = pd.Series(cells, dtype=cells.dtype)
+    columns[str(roles["session"])] = pd.Series(session)
+    if roles["time"] is not None:
+        columns[roles["time"]] = pd.Series(time)
     for name, column in table.columns.items():
-        role = next((role for role, named in roles.items() if named == name), None)
-        if role in nesting.ids:
-            level: Level = role  # pyright: ignore[reportAssignmentType]
-            cells = nesting.ids[level][nesting.codes[level]]
-            columns[name] = pd.Series(cells[order], dtype=cells.dtype)
-        elif role in ("session", "time"):
-            columns[name] = pd.Series((session if role == "session" else time)[order])
-        else:
-            columns[name] = series(column, table).iloc[order].reset_index(drop=True)
+        if name not in columns:
+            columns[name] = value_series(column, table, ranges=ranges, owner="patient", labels=patients)
     return pd.DataFrame(columns)
-
-
-def series(column: Column, table: Table, patients: np.ndarray | None = None) -> pd.Series:
-    """Return a column as float64, or as objects (None where missing) where a cell is text."""
-    values = as_numbers(column)
-    if values is None:
-        return pd.Series(np.where(column.missing, None, column.cells), dtype=object)
-    refuse_infinite(values, column, table, patients)
-    return pd.Series(values)
-
-

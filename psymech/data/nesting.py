@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -47,17 +48,17 @@ def nest(labels: Mapping[Level, np.ndarray], roles: Mapping[str, str | None], pa
     """
     if patient_ids not in PATIENT_IDS:
         raise DataError(f"patient_ids expects one of {', '.join(PATIENT_IDS)}, but got {patient_ids!r}.")
-    levels = [level for level in LEVELS if level in labels]
-    own = dict(labels)
+    levels: list[Level] = [level for level in LEVELS if level in labels]
+    own: dict[Level, np.ndarray] = dict(labels)
     if patient_ids == "nested" and len(levels) > 1:
         own["patient"] = joined(own[levels[1]], own["patient"])
     found = {level: factorized(own[level]) for level in levels}
-    ids = {level: found[level][0] for level in levels}
-    codes = {level: found[level][1] for level in levels}
+    ids: dict[Level, np.ndarray] = {level: found[level][0] for level in levels}
+    codes: dict[Level, np.ndarray] = {level: found[level][1] for level in levels}
     parents: dict[Level, np.ndarray] = {}
     notes: list[Finding] = []
     crossed = False
-    for level, above in zip(levels, levels[1:], strict=False):
+    for level, above in pairwise(levels):
         parent, several = _parents(codes[level], codes[above], len(ids[level]))
         if several.size == 0:
             parents[level] = parent

@@ -69,7 +69,7 @@ def _refuse(
     if rows.size:
         found = ", ".join(dict.fromkeys(f"{values[row]:.15g}" for row in rows[:3]))
         raise DataError(
-            f"Session numbers (column '{column.name}') must {must}, but {rows.size} of {values.size} are not: {found} at "
+            f"Session numbers (column '{column.name}') must {must}, but {rows.size} of {values.size} break that: {found} at "
             f"{table.where(rows)}, patient {shown_ids(_distinct(patients, rows))}. {remedy}"
         )
 

@@ -11,7 +11,7 @@ from psymech.data.findings import Finding
 from psymech.data.nesting import PatientIds
 from psymech.data.numbers import not_numeric_message, parse_cell
 from psymech.data.roles import absent_message
-from psymech.errors import DataError, shown_id, shown_ids
+from psymech.errors import DataError, shown_ids
 from psymech.names import LEVELS, Level
 
 Ranges = Mapping[str, tuple[float, float] | None]
@@ -44,6 +44,8 @@ class SessionData:
         Row of the given table, from 0.
     notes : tuple of Finding
         What was tidied, dropped or left out on the way in.
+    source_line : int64 ndarray, shape (n_sessions,), or None
+        Line of the text file (the header is line 1); None for other sources.
     """
 
     sessions: pd.DataFrame
@@ -57,6 +59,7 @@ class SessionData:
     patient_ids: PatientIds
     source_row: np.ndarray
     notes: tuple[Finding, ...]
+    source_line: np.ndarray | None = None
 
     @classmethod
     def from_frame(
@@ -182,6 +185,12 @@ class SessionData:
         values = column.to_numpy(dtype=np.float64)
         return values if home == "session" else values[self.codes[home]]
 
+    def where(self, rows: np.ndarray) -> str:
+        """Return the lines of the file, or the rows of the table, that some sessions came from, five at most."""
+        if self.source_line is not None:
+            return f"line {shown_ids(np.sort(self.source_line[rows]).tolist())}"
+        return f"row {shown_ids(np.sort(self.source_row[rows]).tolist())} (counted from 0)"
+
     def varies_at(self, name: str) -> Literal["session"] | Level | None:
         """Return the lowest level at which a column really varies; None where it is constant.
 
@@ -206,10 +215,8 @@ class SessionData:
         bad = np.array([row for row, cell in enumerate(cells) if cell is not None and parse_cell(str(cell)) is None])
         texts = [str(cells[row]) for row in bad]
         if home == "session":
-            rows = np.sort(self.source_row[bad])
-            shown = shown_ids(rows.tolist())
-            first = shown_id(self.ids["patient"][self.codes["patient"][bad[0]]])
-            places = f"data row {shown} (counted from 0; in a file line {rows[0] + 2} is the first of them), patient {first}"
+            patients = self.ids["patient"][self.codes["patient"][bad]]
+            places = f"{self.where(bad)}, patient {shown_ids(dict.fromkeys(patients.tolist()))}"
         else:
             places = f"{home} {shown_ids(self.ids[home][bad])}"
         return not_numeric_message(f"'{name}'", texts, places, len(bad), len(cells))

@@ -1,0 +1,150 @@
+"""Values that a scale cannot take: known ranges by column name, ranges the user states, and codes for missing values."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+
+from psymech.data.roles import absent_message
+from psymech.data.table import Table
+from psymech.errors import DataError, shown_ids
+
+Range = tuple[float, float]
+
+SCALES: Final[Mapping[str, Range]] = {
+    "phq2": (0, 6),
+    "phq8": (0, 24),
+    "phq9": (0, 27),
+    "phq15": (0, 30),
+    "gad2": (0, 6),
+    "gad7": (0, 21),
+    "bdi": (0, 63),
+    "bdi2": (0, 63),
+    "bdiii": (0, 63),
+    "bai": (0, 63),
+    "bhs": (0, 20),
+    "madrs": (0, 60),
+    "hamd17": (0, 52),
+    "hdrs17": (0, 52),
+    "hama": (0, 56),
+    "qids16": (0, 27),
+    "cesd": (0, 60),
+    "epds": (0, 30),
+    "psqi": (0, 21),
+    "ybocs": (0, 40),
+    "lsas": (0, 144),
+    "pdss": (0, 28),
+    "pcl5": (0, 80),
+    "wsas": (0, 40),
+    "oq45": (0, 180),
+    "ors": (0, 40),
+    "core10": (0, 40),
+    "k10": (0, 50),
+    "audit": (0, 40),
+    "auditc": (0, 12),
+}
+"""Lowest and highest total score of well-known questionnaires, by name in lower case without punctuation.
+
+Names with several scorings in use (WAI, CORE-OM, SRS, HSCL, RSES, DASS) are left out on purpose.
+"""
+
+OCCASIONS: Final = frozenset(
+    "pre post baseline bl intake admission start end followup fu follow up before after total score sum session".split()
+)
+CODES: Final = (-9, -99, -999, -9999, -77, -88, -777, -888, 77, 88, 99, 777, 888, 999, 7777, 8888, 9999)
+FAR: Final = 3.0  # widths of the other values beyond them, from which on a code cannot be a real value
+MIN_OTHERS: Final = 8  # fewer values do not show what is usual
+
+
+def known_range(name: str) -> Range | None:
+    """Return the range of a well-known scale by its column name, None where the name is not known.
+
+    >>> known_range("PHQ-9"), known_range("bdi_pre"), known_range("mood")
+    ((0, 27), (0, 63), None)
+    """
+    words = [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+    core = [word for word in words if word not in OCCASIONS and not re.fullmatch(r"t\d+", word)]
+    return SCALES.get("".join(words)) or SCALES.get("".join(core))
+
+
+def check_ranges(ranges: Mapping[str, Range | None], names: Iterable[str]) -> None:
+    """Raise DataError unless each range names a column and is (lowest, highest) with lowest below highest."""
+    columns = list(names)
+    for name, limits in ranges.items():
+        if name not in columns:
+            raise DataError(f"ranges: {absent_message(name, columns)}")
+        if limits is None:
+            continue
+        if not (isinstance(limits, (tuple, list)) and len(limits) == 2 and limits[0] < limits[1]):
+            raise DataError(f"ranges['{name}'] expects (lowest, highest) or None, but got {limits!r}.")
+
+
+def refuse_impossible(
+    name: str, values: np.ndarray, *, ranges: Mapping[str, Range | None], table: Table, owner: str, labels: np.ndarray
+) -> None:
+    """Raise DataError where a value lies outside the range of its scale or is plainly a missing-value code.
+
+    Parameters
+    ----------
+    name : str
+        The column.
+    values : ndarray, shape (n_rows,)
+        float64, NaN where missing.
+    ranges : mapping of column to (lowest, highest) or None
+        What the user stated; a column named here is not looked up and not searched for codes.
+    table : Table
+    owner : str
+        Level of the ids in `labels`, for the message.
+    labels : ndarray, shape (n_rows,)
+    """
+    stated = name in ranges
+    limits = ranges[name] if stated else known_range(name)
+    if limits is not None:
+        rows = np.flatnonzero((values < limits[0]) | (values > limits[1]))
+        if rows.size:
+            why = "stated in ranges" if stated else "a well-known scale"
+            remedy = (
+                f"Correct the cells, or leave them blank if missing; for another scoring pass ranges={{'{name}': "
+                "(lowest, highest)}, or None in its place for no check."
+            )
+            must = f"lie in the range {limits[0]:g} to {limits[1]:g} ({why})"
+            raise DataError(_message(name, must, rows, values, table, owner, labels, remedy))
+    if not stated and (rows := code_rows(values)).size:
+        must = "hold measurements, not codes for missing values"
+        remedy = f"Leave missing cells blank, or pass ranges={{'{name}': None}} if these are real values."
+        raise DataError(_message(name, must, rows, values, table, owner, labels, remedy))
+
+
+def _message(
+    name: str,
+    must: str,
+    rows: np.ndarray,
+    values: np.ndarray,
+    table: Table,
+    owner: str,
+    labels: np.ndarray,
+    remedy: str,
+) -> str:
+    found = ", ".join(f"{value:g}" for value in list(dict.fromkeys(values[rows].tolist()))[:5])
+    whose = shown_ids(dict.fromkeys(labels[rows].tolist()))
+    return (
+        f"Column '{name}' must {must}, but {rows.size} of {values.size} values break that: {found} at "
+        f"{table.where(rows)}, {owner} {whose}. {remedy}"
+    )
+
+
+def code_rows(values: np.ndarray) -> np.ndarray:
+    """Return the rows that hold a usual code for missing values (-99, 999, ...) far from every other value.
+
+    A negative code counts where no other value is negative; a positive one where it lies three times the spread of the
+    other values above the largest of them.
+    """
+    coded = np.isin(values, CODES)
+    others = values[~coded & ~np.isnan(values)]
+    if not coded.any() or others.size < MIN_OTHERS:
+        return np.array([], dtype=np.int64)
+    width = max(float(np.ptp(others)), 1.0)
+    far_above = values > others.max() + FAR * width
+    below = (values < 0) & (others.min() >= 0)
+    return np.flatnonzero(coded & (far_above | below))
