@@ -1,0 +1,102 @@
+"""Fixed effects and contextual effects, one table."""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import pandas as pd
+import xarray as xr
+
+from psymech import names
+from psymech.names import SAMPLE_DIMS, TERM
+from psymech.posterior import tree as read
+from psymech.posterior.summaries import interval, interval_names
+
+DECOMPOSED = ("within", "patient", "therapist")
+NOT_DECOMPOSED = frozenset({"intercept", "time", "interaction", "autoregressive"})
+
+
+def contextual_pairs(tree: xr.DataTree) -> tuple[tuple[str, str], ...]:
+    """Return the pairs (upper, lower) of terms whose difference is a contextual effect: parts of one variable,
+    level by level.
+    """
+    infos = [info for info in read.terms_of(tree) if info.part in DECOMPOSED and info.role not in NOT_DECOMPOSED]
+
+    def variable(info: read.TermInfo) -> tuple[str, str]:
+        return (info.response or "", info.column)
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        order = list(dict.fromkeys(variable(info) for info in infos))
+        ordered = sorted(infos, key=lambda info: (order.index(variable(info)), DECOMPOSED.index(info.part)))
+        for _, members in groupby(ordered, key=variable):
+            parts = list(members)
+            for upper in parts:
+                for lower in parts:
+                    if DECOMPOSED.index(lower.part) < DECOMPOSED.index(upper.part):
+                        yield upper.label, lower.label
+
+    return tuple(pairs())
+
+
+def effect_draws(tree: xr.DataTree) -> xr.DataArray:
+    """Return the draws of the fixed effects and, behind them, of the contextual effects: dims (chain, draw, term)."""
+    beta = read.posterior(tree)[names.BETA].transpose(*SAMPLE_DIMS, TERM)
+    beta = beta.assign_coords({TERM: list(read.labels_of(beta, TERM))})
+    extra = [
+        (read.take(beta, TERM, upper) - read.take(beta, TERM, lower)).expand_dims({TERM: [f"{upper} - {lower}"]})
+        for upper, lower in contextual_pairs(tree)
+    ]
+    return xr.concat([beta, *extra], dim=TERM).transpose(*SAMPLE_DIMS, TERM) if extra else beta
+
+
+def effects(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFrame:
+    r"""Table of the fixed effects, with the contextual effects behind them.
+
+    Where a variable enters as :math:`x = (x - \bar x_{ik}) + (\bar x_{ik} - \bar x_k) + \bar x_k` with slopes
+    :math:`b_W, b_P, b_T`, the contextual effects are :math:`b_P - b_W` (what it makes for a patient to be higher
+    throughout, at the same momentary value), :math:`b_T - b_P` and :math:`b_T - b_W`. Rows are named
+    ``alliance.patient - alliance.within``.
+
+    Parameters
+    ----------
+    tree : DataTree
+        A fitted tree.
+    ci_prob : float, optional
+        Probability of the interval; ArviZ's setting (0.89) by default.
+
+    Returns
+    -------
+    DataFrame
+        Index ``term``; columns ``mean``, ``sd``, the interval (``eti89_lb``, ``eti89_ub``), ``p_above_zero``,
+        ``ess_bulk``, ``ess_tail``, ``r_hat``. Values are in outcome units (log odds for binary and ordinal
+        outcomes) per unit of the column.
+
+    References
+    ----------
+    Mundlak (1978), On the pooling of time series and cross section data, Econometrica 46, 69-85.
+    https://doi.org/10.2307/1913646 Enders & Tofighi (2007), Centering predictor variables in cross-sectional
+    multilevel models, Psychological Methods 12, 121-138. https://doi.org/10.1037/1082-989X.12.2.121
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> psm.effects(tree, ci_prob=0.95)  # doctest: +SKIP
+    """
+    from arviz_stats.sampling_diagnostics import ess, rhat
+
+    draws = effect_draws(tree).rename("effect")
+    low, high = interval(draws, ci_prob)
+    low_name, high_name = interval_names(ci_prob)
+    dims = list(SAMPLE_DIMS)
+    return pd.DataFrame(
+        {
+            "mean": draws.mean(SAMPLE_DIMS).values,
+            "sd": draws.std(SAMPLE_DIMS, ddof=1).values,
+            low_name: low.values,
+            high_name: high.values,
+            "p_above_zero": (draws > 0.0).mean(SAMPLE_DIMS).values,
+            "ess_bulk": ess(draws, sample_dims=dims, method="bulk").values,
+            "ess_tail": ess(draws, sample_dims=dims, method="tail").values,
+            "r_hat": rhat(draws, sample_dims=dims).values,
+        },
+        index=pd.Index(read.labels_of(draws, TERM), name=TERM),
+    )

@@ -1,0 +1,255 @@
+"""Reading a fitted tree: levels, labels, responses, covariances. The one place where estimates look into the
+DataTree.
+"""
+
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+import xarray as xr
+
+from psymech import names
+from psymech.errors import DataError, SpecError, shown_ids
+from psymech.names import LEVELS, Level
+from psymech.spec.model import response_label
+
+ATTR_TERMS: Final = "psymech_terms"
+IDENTITY_LINK: Final = frozenset({"gaussian", "student"})
+UNIT_OF_LATENT: Final = "log odds"
+
+
+@dataclass(frozen=True, slots=True)
+class TermInfo:
+    """One fixed-effect column: its label, role, the part and column it comes from, its factors, its response."""
+
+    label: str
+    role: str
+    part: str
+    column: str
+    factors: tuple[str, ...] = ()
+    response: str | None = None
+
+
+def group(tree: xr.DataTree, name: str) -> xr.Dataset:
+    """Return a group of the tree as a Dataset; DataError where the tree has none."""
+    if name not in tree.children:
+        found = ", ".join(tree.children) or "no group"
+        raise DataError(
+            f"expected a fitted tree with the group {name!r}, found {found}. "
+            "Fit with psymech, or load the file of a fit."
+        )
+    return cast(xr.DataTree, tree[name]).to_dataset()
+
+
+def posterior(tree: xr.DataTree) -> xr.Dataset:
+    """Return the posterior group."""
+    return group(tree, names.POSTERIOR)
+
+
+def constants(tree: xr.DataTree) -> xr.Dataset:
+    """Return the constant_data group: design columns and nesting."""
+    return group(tree, names.CONSTANT_DATA)
+
+
+def json_attr(tree: xr.DataTree, name: str) -> Any:
+    """Return a JSON attribute of the root; DataError where it is absent or damaged."""
+    text = tree.attrs.get(name)
+    if text is None:
+        raise DataError(
+            f"expected the attribute {name!r} on the tree's root, found none. Was the tree fitted by psymech?"
+        )
+    try:
+        return json.loads(text)
+    except (TypeError, json.JSONDecodeError) as problem:
+        raise DataError(f"the attribute {name!r} of the tree's root is not JSON: {problem}.") from problem
+
+
+def labels_of(values: xr.DataArray | xr.Dataset, dim: str) -> tuple[str, ...]:
+    """Return a dimension's coordinate as text, in order (a file may give them back as any string type)."""
+    return tuple(str(label) for label in values[dim].values.tolist())
+
+
+def responses_of(tree: xr.DataTree) -> tuple[str, ...]:
+    """Return the response columns, in order."""
+    return tuple(str(r["column"]) for r in json_attr(tree, names.ATTR_SPEC)["responses"])
+
+
+def one_response(tree: xr.DataTree, response: str | None) -> str:
+    """Return the response asked for; SpecError where it is unknown, or not said although there are several."""
+    known = responses_of(tree)
+    if response is None:
+        if len(known) != 1:
+            raise SpecError(
+                f"the model has {len(known)} responses: say which with response=..., one of {shown_ids(known)}."
+            )
+        return str(known[0])
+    if response not in known:
+        raise SpecError(f"response: expected one of {shown_ids(known)}, found {response!r}.")
+    return response
+
+
+def family_of(tree: xr.DataTree, response: str | None = None) -> str:
+    """Return the family of a response."""
+    chosen = one_response(tree, response)
+    rows = json_attr(tree, names.ATTR_SPEC)["responses"]
+    return next(str(r["family"]) for r in rows if str(r["column"]) == chosen)
+
+
+def terms_of(tree: xr.DataTree) -> tuple[TermInfo, ...]:
+    """Return what is known about each fixed-effect column, in design order."""
+    known = responses_of(tree)
+    several = known if len(known) > 1 else ()
+    return tuple(_term_info(entry, several) for entry in json_attr(tree, ATTR_TERMS))
+
+
+def _term_info(entry: dict[str, Any], several: Sequence[str]) -> TermInfo:
+    label = str(entry["label"])
+    owner = entry.get("response") or next((r for r in several if label.startswith(response_label(r, ""))), None)
+    return TermInfo(
+        label=label,
+        role=str(entry.get("role", "")),
+        part=str(entry.get("part", "raw")),
+        column=str(entry.get("column") or ""),
+        factors=tuple(_factor_key(factor) for factor in entry.get("factors") or ()),
+        response=owner,
+    )
+
+
+def _factor_key(factor: object) -> str:
+    return factor if isinstance(factor, str) else json.dumps(factor, sort_keys=True)
+
+
+def levels_of(tree: xr.DataTree) -> tuple[Level, ...]:
+    """Return the levels with random effects, lowest first."""
+    draws = posterior(tree)
+    return tuple(level for level in LEVELS if names.sd(level) in draws)
+
+
+def require_level(tree: xr.DataTree, level: str) -> Level:
+    """Return the level; SpecError where the model has no random effects there."""
+    known = levels_of(tree)
+    if level not in known:
+        have = ", ".join(known) or "none"
+        raise SpecError(
+            f"level: the model has no random effects at the level {level!r}; its levels are: {have}. "
+            f"Fit with {level}=... in the data and a random term there, or ask for another level."
+        )
+    return cast(Level, level)
+
+
+def random_label(tree: xr.DataTree, level: str, term: str, response: str | None = None) -> str:
+    """Return the label of a random term as the tree spells it; SpecError lists the terms where there is none."""
+    known = labels_of(posterior(tree), names.term_dim(require_level(tree, level)))
+    several = responses_of(tree)
+    if len(several) == 1:
+        one_response(tree, response)
+        wanted = [term]
+    elif response is not None:
+        wanted = [response_label(one_response(tree, response), term)]
+    else:
+        wanted = [term, *(response_label(each, term) for each in several)]
+    found = [label for label in wanted if label in known]
+    if len(found) > 1:
+        raise SpecError(
+            f"term {term!r} varies over {level}s in several responses: {', '.join(found)}. Say which with response=..."
+        )
+    if not found:
+        raise SpecError(
+            f"term: {wanted[0]!r} does not vary over {level}s in this model; the terms that do: {', '.join(known)}."
+        )
+    return found[0]
+
+
+def take(values: xr.DataArray, dim: str, label: str) -> xr.DataArray:
+    """Return the entry of one label, its coordinate dropped."""
+    return values.isel({dim: labels_of(values, dim).index(label)}, drop=True)
+
+
+def unit_effects(tree: xr.DataTree, *, level: str, term: str, response: str | None = None) -> xr.DataArray:
+    """Return the draws of one random term, dims (chain, draw, level)."""
+    label = random_label(tree, level, term, response)
+    draws = posterior(tree)
+    if names.effect(level) not in draws:
+        raise DataError(
+            f"expected {names.effect(level)!r} in the posterior, found none. "
+            "Recover the random effects before asking for them."
+        )
+    values = take(draws[names.effect(level)], names.term_dim(level), label)
+    return values.transpose(names.CHAIN, names.DRAW, level)
+
+
+def level_sd(tree: xr.DataTree, *, level: str, term: str, response: str | None = None) -> xr.DataArray:
+    """Return the draws of a random term's SD, dims (chain, draw)."""
+    label = random_label(tree, level, term, response)
+    return take(posterior(tree)[names.sd(level)], names.term_dim(level), label).transpose(names.CHAIN, names.DRAW)
+
+
+def covariance(tree: xr.DataTree, level: str) -> np.ndarray:
+    """Return the covariance of a level's random terms, shape (chain, draw, q, q)."""
+    draws = posterior(tree)
+    dim = names.term_dim(level)
+    sd = draws[names.sd(level)].transpose(names.CHAIN, names.DRAW, dim).values
+    if names.corr(level) not in draws:
+        return np.einsum("...i,ij->...ij", sd**2, np.eye(sd.shape[-1]))
+    corr = draws[names.corr(level)].transpose(names.CHAIN, names.DRAW, dim, dim + names.AUX).values
+    return corr * sd[..., :, None] * sd[..., None, :]
+
+
+def rows_of_response(tree: xr.DataTree, response: str) -> np.ndarray:
+    """Return the positions of a response's rows."""
+    data = constants(tree)
+    known = responses_of(tree)
+    if names.RESPONSE_OF_OBS not in data or len(known) == 1:
+        return np.arange(data.sizes[names.OBS])
+    return np.flatnonzero(data[names.RESPONSE_OF_OBS].values == known.index(response))
+
+
+def residual_sd(tree: xr.DataTree, response: str) -> xr.DataArray:
+    """Return the draws of a response's residual SD, dims (chain, draw)."""
+    return per_response(tree, names.SIGMA, response)
+
+
+def per_response(tree: xr.DataTree, variable: str, response: str) -> xr.DataArray:
+    """Return a residual parameter's draws, dims (chain, draw): one for all responses or one each."""
+    draws = posterior(tree)
+    if variable not in draws:
+        raise DataError(f"expected {variable!r} in the posterior, found none.")
+    values = draws[variable]
+    if names.RESPONSE in values.dims:
+        labels = labels_of(values, names.RESPONSE)
+        values = take(
+            values, names.RESPONSE, response if response in labels else labels[responses_of(tree).index(response)]
+        )
+    if set(values.dims) != set(names.SAMPLE_DIMS):
+        raise SpecError(
+            f"{variable!r} varies over {', '.join(map(str, values.dims))}; a single residual SD is expected here."
+        )
+    return values.transpose(*names.SAMPLE_DIMS)
+
+
+def design_rows(tree: xr.DataTree, level: str, rows: np.ndarray) -> np.ndarray:
+    """Return the random-effect columns of a level for the given rows, shape (rows, q)."""
+    variable = constants(tree)[names.design_z(level)]
+    return variable.transpose(names.OBS, names.term_dim(level)).values[rows].astype(float)
+
+
+def outcome(tree: xr.DataTree) -> np.ndarray:
+    """Return the observed outcome, one value a row (NaN where missing)."""
+    observed = group(tree, names.OBSERVED_DATA)
+    return observed[next(iter(observed.data_vars))].values.astype(float)
+
+
+def unit_of_obs(tree: xr.DataTree, level: str) -> np.ndarray:
+    """Return the index of each row's unit at a level."""
+    data = constants(tree)
+    name = names.group_of_obs(level)
+    if name not in data:
+        raise DataError(f"expected {name!r} in constant_data, found {', '.join(map(str, data.data_vars))}.")
+    return data[name].values.astype(np.int64)
+
+
+def unit_labels(tree: xr.DataTree, level: str) -> list[Hashable]:
+    """Return the ids of a level's units, in the tree's order."""
+    return posterior(tree)[level].values.tolist()
