@@ -6,11 +6,12 @@ every question is a question about one joint normal vector.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 from scipy.linalg import block_diag
-from scipy.stats import multivariate_normal
 
 from psymech.errors import SpecError
 from psymech.gaussian.cross import FloatArray, IntArray
@@ -92,7 +93,7 @@ def log_likelihood(
 ) -> float:
     """Return the log density of ``y``."""
     mean, covariance = marginal(rows, factors, R, beta=beta, prior=prior)
-    return float(multivariate_normal.logpdf(rows.y, mean, covariance))
+    return float(_log_normal(rows.y, mean, covariance))
 
 
 def leave_out(
@@ -113,7 +114,7 @@ def leave_out(
         gain = np.linalg.solve(covariance[np.ix_(others, others)], covariance[np.ix_(others, mine)]).T
         centre = mean[mine] + gain @ (rows.y - mean)[others]
         spread = covariance[np.ix_(mine, mine)] - gain @ covariance[np.ix_(others, mine)]
-        out.append(multivariate_normal.logpdf(rows.y[mine], centre, (spread + spread.T) / 2))
+        out.append(_log_normal(rows.y[mine], centre, (spread + spread.T) / 2))
     return np.array(out)
 
 
@@ -145,3 +146,8 @@ def conditional(
     before, Z = block_diag(*blocks), np.hstack(designs)
     gain = np.linalg.solve(covariance, Z @ before).T
     return np.concatenate(centres) + gain @ (rows.y - mean), before - gain @ Z @ before
+
+
+def _log_normal(y: FloatArray, mean: FloatArray, covariance: FloatArray) -> float:
+    normal: Any = stats.multivariate_normal(mean, covariance)  # pyright: ignore[reportArgumentType]
+    return float(normal.logpdf(y))
