@@ -16,7 +16,7 @@ from psymech.data.scales import check_ranges
 from psymech.data.session_numbers import read_sessions, read_time
 from psymech.data.sessions import Ranges, SessionData
 from psymech.data.table import Table
-from psymech.data.units import align_units, read_units
+from psymech.data.units import UnitTable, align_units, read_units
 from psymech.errors import DataError
 from psymech.names import LEVELS, Level
 
@@ -41,7 +41,7 @@ def assemble(
     nesting = nest(labels, roles, patient_ids)
     refuse_repeated_sessions(nesting, session, table, roles)
     own_ranges = dict(ranges or {})
-    unit_columns = {
+    unit_columns: dict[Level, UnitTable] = {
         level: read_units(source, level=level, nesting=nesting, roles=roles)
         for level, source in unit_tables.items()
         if source is not None
@@ -51,7 +51,9 @@ def assemble(
     check_ranges(own_ranges, every)
     order = canonical_order(nesting, session)
     sessions = _session_frame(table, roles, nesting, session, time, own_ranges).iloc[order].reset_index(drop=True)
-    frames = {level: pd.DataFrame(index=pd.RangeIndex(len(nesting.ids[level]))) for level in nesting.ids}
+    frames: dict[Level, pd.DataFrame] = {
+        level: pd.DataFrame(index=pd.RangeIndex(len(nesting.ids[level]))) for level in nesting.ids
+    }
     notes: list[Finding] = [*table.notes, *privacy, *tidied, *nesting.notes]
     for level, units in unit_columns.items():
         frames[level], found = align_units(

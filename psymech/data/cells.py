@@ -33,7 +33,9 @@ def value_series(
     """
     values = as_numbers(column)
     if values is None:
-        return pd.Series(np.where(column.missing, None, column.cells), dtype=object)
+        cells = column.cells.copy()
+        cells[column.missing] = None
+        return pd.Series(cells, dtype=object)
     refuse_infinite(values, column, table, labels)
     refuse_impossible(column.name, values, ranges=ranges, table=table, owner=owner, labels=labels)
     return pd.Series(values)

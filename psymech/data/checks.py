@@ -17,6 +17,8 @@ from psymech.names import LEVELS, Level
 MIN_ROWS: Final = 3
 MIN_UNITS: Final = 3  # fewer units show no variance: the SD is its prior
 FEW_UNITS: Final = 5  # fewer units leave the SD mostly to its prior
+MAX_OUTLYING: Final = 2  # cells at one end that may lie apart
+MIN_OTHERS: Final = 20  # fewer values do not show what is usual
 BIG_JUMP: Final = 30  # sessions left out in one step that suggest a typing error
 JUMP_PER_ROW: Final = 5
 
@@ -42,7 +44,7 @@ def check_data(data: SessionData) -> tuple[Finding, ...]:
         message = f"The table has only {data.n_sessions} {rows}: far too few for a model of change."
         found.append(Finding("error", "rows-few", "", (), message, "Give one row for each session of each patient."))
     for name in data.column_names:
-        found += _missing_cells(data, name)
+        found += [*_missing_cells(data, name), *_outlying(data, name)]
     return (*found, *_jumps(data), *_disorder(data))
 
 
@@ -61,6 +63,38 @@ def _missing_cells(data: SessionData, name: str) -> list[Finding]:
     where = f"{len(labels)} {level}{'' if len(labels) == 1 else 's'}: {shown_ids(labels)}"
     message = f"{int(missing.sum())} of {missing.size} values of {name} are missing (blank), in {where}."
     return [Finding("note", "cells-missing", name, _five(labels), message, "")]
+
+
+def _outlying(data: SessionData, name: str) -> list[Finding]:
+    home = data.home(name)
+    column = data.sessions[name] if home == "session" else data.units[home][name]
+    if column.dtype == object:
+        return []
+    values = column.to_numpy()
+    known = np.sort(values[~np.isnan(values)])
+    found: list[Finding] = []
+    for sign in (1, -1):
+        ordered = known if sign == 1 else -known[::-1]
+        for count in range(1, MAX_OUTLYING + 1):
+            others = ordered[:-count]
+            if others.size < MIN_OTHERS or np.ptp(others) == 0:
+                break
+            if ordered[-count] - others[-1] > np.ptp(others):
+                rows = np.flatnonzero(sign * values >= ordered[-count])
+                level: Level = "patient" if home == "session" else home
+                units = data.codes["patient"][rows] if home == "session" else rows
+                labels = data.ids[level][units].tolist()
+                shown = ", ".join(f"{value:g}" for value in values[rows])
+                low, high = sorted((sign * float(others[0]), sign * float(others[-1])))
+                message = (
+                    f"Column '{name}' has values far outside all others, which lie between {low:g} and {high:g}: "
+                    f"{shown} for {level} {shown_ids(labels)}."
+                )
+                found.append(
+                    Finding("warning", "values-outlying", name, _five(labels), message, "Check for typing errors.")
+                )
+                break
+    return found
 
 
 def _jumps(data: SessionData) -> list[Finding]:
@@ -128,9 +162,11 @@ def _few_units(level: Level, count: int) -> list[Finding]:
     rest = f"few units, so the SD between {level}s rests mostly on its prior"
     message = f"There {'is' if count == 1 else 'are'} only {count} {level}{'' if count == 1 else 's'}: {rest}."
     if count < MIN_UNITS:
-        remedy = f"A variance needs at least {MIN_UNITS} {level}s: leave the {level} level out, or compare them as fixed effects."
+        remedy = f"A variance needs at least {MIN_UNITS} {level}s: leave the level out of the model."
         return [Finding("error", "too-few-units", level, (), message, remedy)]
-    return [Finding("warning", "few-units", level, (), message, "State the prior and show how the answer depends on it.")]
+    return [
+        Finding("warning", "few-units", level, (), message, "State the prior and show how the answer depends on it.")
+    ]
 
 
 def _single(upper: str, lower: str, counts: np.ndarray, labels: np.ndarray) -> list[Finding]:

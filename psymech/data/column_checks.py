@@ -1,4 +1,4 @@
-"""Checks of the columns of a design: do they vary where they are asked to act, and apart from each other?"""
+"""Checks of the columns of a design: whether they vary where they are asked to act, and apart from each other."""
 
 import re
 from collections.abc import Mapping
@@ -36,9 +36,9 @@ def check_column(
 ) -> tuple[Finding, ...]:
     """Return findings on one column of a design.
 
-    An error where it is constant, because the design is then singular; a warning where it differs from its usual value
-    in one row, one patient or one therapist only, because its coefficient then rests on that unit; for a column taken as
-    given, a finding where it varies within a few patients only, as a baseline with a typing error does.
+    An error where it is constant, because the design is then singular; a warning where it differs from its usual
+    value in one row, one patient or one therapist only, because its coefficient then rests on that unit; for a column
+    taken as given, a finding where it varies within a few patients only, as a baseline with a typing error does.
 
     Parameters
     ----------
@@ -71,7 +71,9 @@ def _rare(
     remedy = "Its coefficient rests on that alone: leave it out or treat it with caution."
     if different.size == 1:
         whose = _whose(different, codes, labels)
-        message = f"Column {name} is nearly constant: 1 of {values.size} rows (one row, {whose}) differs from {usual:.6g}."
+        message = (
+            f"Column {name} is nearly constant: 1 of {values.size} rows (one row, {whose}) differs from {usual:.6g}."
+        )
         return [Finding("warning", "column-rare", name, (), message, remedy)]
     for level in codes:
         units = np.unique(codes[level][different])
@@ -134,10 +136,12 @@ def check_collinear(columns: Mapping[str, np.ndarray]) -> tuple[Finding, ...]:
     weights, vectors = np.linalg.eigh(r)
     if weights[0] < EXACT:
         message = (
-            f"Columns {_loaded(names, vectors[:, 0])} are collinear: one is a linear combination of the others (the design has "
+            f"Columns {_loaded(names, vectors[:, 0])} are collinear: one is a linear combination of the others (the "
+            "design has "
             f"rank {int((weights >= EXACT).sum())} for {len(names)} columns)."
         )
-        return (Finding("error", "columns-dependent", names[0], (), message, "Leave one of them out."),)
+        remedy = "Leave one of them out; K units tell apart at most K - 1 columns that differ between units only."
+        return (Finding("error", "columns-dependent", names[0], (), message, remedy),)
     near = [(i, j) for i, j in combinations(range(len(names)), 2) if abs(r[i, j]) > NEAR_R]
     if near:
         return tuple(_near(names[i], names[j], r[i, j]) for i, j in near)

@@ -58,8 +58,8 @@ def split(values: np.ndarray, data: SessionData, *, weights: Weights = "sessions
 
     References
     ----------
-    Enders, C. K., & Tofighi, D. (2007). Centering predictor variables in cross-sectional multilevel models. Psychological
-    Methods, 12, 121-138. https://doi.org/10.1037/1082-989X.12.2.121
+    Enders, C. K., & Tofighi, D. (2007). Centering predictor variables in cross-sectional multilevel models.
+    Psychological Methods, 12, 121-138. https://doi.org/10.1037/1082-989X.12.2.121
     """
     if weights not in WEIGHTS:
         raise SpecError(f"weights expects one of {', '.join(WEIGHTS)}, but got {weights!r}.")
@@ -119,8 +119,8 @@ def decompose(data: SessionData, name: str, *, weights: Weights = "sessions") ->
     Returns
     -------
     DataFrame
-        One row a session in the order of ``data.sessions``; columns ``name.within``, ``name.patient`` and, where the data
-        have therapists, ``name.therapist``.  `split` states the equation.
+        One row a session in the order of ``data.sessions``; columns ``name.within``, ``name.patient`` and, where the
+        data have therapists, ``name.therapist``.  `split` states the equation.
 
     Raises
     ------

@@ -58,9 +58,10 @@ class DesignReport:
         return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def raise_errors(self) -> None:
-        """Raise one DesignError with every error's message; do nothing where there is none."""
+        """Raise one DesignError with every error's message, then the warnings; do nothing where there is no error."""
         if self.errors:
-            raise DesignError("\n".join(_sentence(finding) for finding in self.errors))
+            warned = [f"Warning: {_sentence(finding)}" for finding in self.warnings]
+            raise DesignError("\n".join([*(_sentence(finding) for finding in self.errors), *warned]))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the findings as a table with columns severity, code, column, ids, message, remedy; errors first."""

@@ -14,7 +14,9 @@ from psymech.errors import DataError
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 UINT64_MAX: Final = 2**64 - 1
-EXPECTED: Final = "a path (.csv, .tsv, .txt, .parquet, .sav) or a pandas, polars, pyarrow or DuckDB table, one row a session"
+EXPECTED: Final = (
+    "a path (.csv, .tsv, .txt, .parquet, .sav) or a pandas, polars, pyarrow or DuckDB table, one row a session"
+)
 
 
 def read_frame(frame: object, *, source: str = "the table") -> Table:
@@ -25,9 +27,8 @@ def read_frame(frame: object, *, source: str = "the table") -> Table:
     DataError
         The object is no table, or its column names are not distinct text.
     """
-    names = getattr(frame, "columns", None)
-    if names is not None and not callable(names):
-        _refuse_bad_names([*names])
+    if nw.dependencies.is_pandas_dataframe(frame):  # narwhals would refuse these in its own words
+        _refuse_bad_names([*frame.columns])
     try:
         native = nw.from_native(frame)  # pyright: ignore[reportArgumentType, reportCallIssue]
         eager: nw.DataFrame[Any] = native.collect() if isinstance(native, nw.LazyFrame) else native
@@ -60,7 +61,9 @@ def _refuse_bad_names(names: list[Any]) -> None:
         raise DataError(f"Column names must be text, but {odd[0]!r} is {type(odd[0]).__name__}. Rename the columns.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"Column names must be distinct, but '{repeated[0]}' is a duplicate. Rename or drop one of them.")
+        raise DataError(
+            f"Column names must be distinct, but '{repeated[0]}' is a duplicate. Rename or drop one of them."
+        )
 
 
 def _column(name: str, series: "nw.Series[Any]") -> Column | None:
@@ -70,7 +73,8 @@ def _column(name: str, series: "nw.Series[Any]") -> Column | None:
         cells = np.asarray(series.fill_null(0).to_numpy() if missing.any() else series.to_numpy())
         return Column(name, "integer", _narrowed(cells), missing)
     if kind.is_float():
-        cells = np.array([math.nan if cell is None else cell for cell in series.to_list()], dtype=np.float64)
+        filled = series.fill_null(math.nan) if series.is_null().any() else series
+        cells = np.asarray(filled.to_numpy(), dtype=np.float64)
         return Column(name, "number", cells, np.isnan(cells))
     if kind.is_nested() or kind == nw.Binary:
         return None
@@ -106,6 +110,7 @@ def column_of_objects(name: str, cells: list[Any]) -> Column | None:
             return _filled(name, "integer", cells, missing, np.int64)
         if low >= 0 and high <= UINT64_MAX:
             return _filled(name, "integer", cells, missing, np.uint64)
+        return _text(name, cells, missing, present)
     whole = all(isinstance(cell, Decimal) and cell == cell.to_integral_value() for cell in present)
     if present and whole:
         return column_of_objects(name, [None if gone else int(cell) for cell, gone in zip(cells, missing, strict=True)])
@@ -116,7 +121,10 @@ def column_of_objects(name: str, cells: list[Any]) -> Column | None:
 
 def _filled(name: str, kind: Kind, cells: list[Any], missing: np.ndarray, dtype: Any) -> Column:
     blank = math.nan if kind == "number" else 0
-    values = [blank if gone else (float(cell) if kind == "number" else int(cell)) for cell, gone in zip(cells, missing, strict=True)]
+    values = [
+        blank if gone else (float(cell) if kind == "number" else int(cell))
+        for cell, gone in zip(cells, missing, strict=True)
+    ]
     return Column(name, kind, np.array(values, dtype=dtype), missing)
 
 

@@ -1,4 +1,4 @@
-"""Ids kept exact: integers stay integers, text stays text, and whatever could merge or split two people is refused or said."""
+"""Ids kept exact: integers stay integers, text stays text; what could merge or split people is refused or said."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ from psymech.data.table import Column, Table
 from psymech.errors import MAX_IDS_IN_MESSAGE, DataError, shown_id, shown_ids
 
 MAX_ID_LENGTH: Final = 200
-EXACT_FLOAT: Final = 2**53  # above this, neighbouring integers share a float
+EXACT_FLOAT: Final = 2**53  # from here on, neighbouring integers share a float
 AMBIGUOUS: Final = frozenset(
     {"NA", "N/A", "n/a", "NaN", "nan", "NAN", "-nan", "-NaN", "NULL", "Null", "null", "None", "none", "NONE"}
     | {"<NA>", "#N/A", "#NA", "-", "--", ".", "?", "missing", "Missing", "MISSING"}
@@ -21,14 +21,16 @@ AMBIGUOUS: Final = frozenset(
 """Ids that other programs write for, or read as, a missing cell; they may just as well be somebody's initials."""
 
 SCIENTIFIC: Final = re.compile(r"\d\.\d+[eE]\+\d+", re.ASCII)
-TOTALS: Final = re.compile(r"(grand )?(sub)?(total|sum|mean|average|avg|count|n|gesamt|summe|mittelwert)s?:?", re.IGNORECASE)
+TOTALS: Final = re.compile(
+    r"(grand )?(sub)?(total|sum|mean|average|avg|count|n|gesamt|summe|mittelwert)s?:?", re.IGNORECASE
+)
 JOINERS: Final = frozenset("\u200c\u200d")  # belong to the spelling of words in several scripts
 
 
 def read_ids(column: Column, *, role: str, table: Table) -> tuple[np.ndarray, tuple[Finding, ...]]:
     """Return the exact ids of a role column and notes on what was tidied.
 
-    Integers come back as int64 (uint64 where larger), whole floats up to 2**53 as int64, text as str with surrounding
+    Integers come back as int64 (uint64 where larger), whole floats below 2**53 as int64, text as str with surrounding
     space trimmed and Unicode composed (NFC).  007 and 7 stay two people.
 
     Parameters
@@ -90,10 +92,10 @@ def _whole_floats(column: Column, *, label: str, table: Table) -> np.ndarray:
             f"The {label} must be whole numbers or text, but {rows.size} ids are not whole numbers, "
             f"as at {table.where(rows)}. Store the ids as text or as integers."
         )
-    rows = np.flatnonzero(np.abs(cells) > EXACT_FLOAT)
+    rows = np.flatnonzero(np.abs(cells) >= EXACT_FLOAT)
     if rows.size:
         raise DataError(
-            f"The {label} is stored as floating-point numbers, which are not exact beyond 2**53: {rows.size} ids at "
+            f"The {label} is stored as floating-point numbers, which are not exact from 2**53 on: {rows.size} ids at "
             f"{table.where(rows)} may have been merged with their neighbours. Read the column as text or as integers "
             "(pandas: dtype='Int64' or str)."
         )
@@ -130,12 +132,14 @@ def _refuse_bad_id(label_text: str, ids: np.ndarray, *, role: str, label: str, t
         )
     if any(not character.isprintable() and character not in JOINERS for character in label_text):
         raise DataError(
-            f"The {label} {shown_id(label_text)} at {places()} holds a control or non-printable character (such as NUL), "
+            f"The {label} {shown_id(label_text)} at {places()} holds a control or non-printable character (such as "
+            "NUL), "
             f"which would make a second {role} of the same name. Remove the character."
         )
     if SCIENTIFIC.fullmatch(label_text):
         raise DataError(
-            f"The {label} is '{label_text}' at {places()}: a spreadsheet has rounded a long number to scientific notation, "
+            f"The {label} is '{label_text}' at {places()}: a spreadsheet has rounded a long number to scientific "
+            "notation, "
             "and different ids may have become one. Export the column as text."
         )
 
@@ -169,8 +173,10 @@ def _near_duplicates(labels: set[str], role: str, name: str) -> list[Finding]:
     ):
         alike = [group for group in groups.values() if len(group) > 1]
         if alike:
-            pairs = "; ".join(" and ".join(shown_id(label) for label in group[:2]) for group in alike[:MAX_IDS_IN_MESSAGE])
-            message = f"{len(alike)} pairs of {role} ids (column '{name}') {what} and are kept as different: {pairs}."
+            pairs = "; ".join(
+                " and ".join(shown_id(label) for label in group[:2]) for group in alike[:MAX_IDS_IN_MESSAGE]
+            )
+            message = f"Some {role} ids (column '{name}') {what} and are kept as different: {pairs}."
             remedy = f"If they are one {role}, give them one spelling."
             found.append(Finding(severity, code, name, _five([group[0] for group in alike]), message, remedy))  # pyright: ignore[reportArgumentType]
     return found
@@ -181,7 +187,7 @@ def _five(labels: list[str]) -> tuple[str, ...]:
 
 
 def as_key(label: object) -> str:
-    """Return the text by which an id of one table is matched with an id of another (7 and '7' match, '007' does not)."""
+    """Return the text by which ids of two tables are matched (7 and '7' match, '007' does not)."""
     if isinstance(label, (float, Decimal)) and label == int(label):
         return str(int(label))
     return str(label)

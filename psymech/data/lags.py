@@ -49,7 +49,7 @@ def lag(values: np.ndarray, data: SessionData, lag: int = 1) -> np.ndarray:
 
 
 def source_rows(data: SessionData, lag: int) -> np.ndarray:
-    """Return the row of the same patient's session `lag` numbers earlier, -1 where there is none; int64 (n_sessions,)."""
+    """Return the row of the same patient's session `lag` numbers earlier, -1 where none; int64 (n_sessions,)."""
     if isinstance(lag, bool) or not isinstance(lag, (int, np.integer)) or lag < 0:
         raise SpecError(f"lag expects a whole number of sessions, 0 or more, but got {lag!r}.")
     patient, session = data.codes["patient"], data.session.astype(np.int64)

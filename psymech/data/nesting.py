@@ -1,4 +1,4 @@
-"""How sessions nest in patients, therapists and clinics: codes, parents, repeated ids, repeated sessions, order of rows."""
+"""How sessions nest in patients, therapists and clinics: codes, parents, repeated ids and sessions, row order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +74,10 @@ def joined(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """Return the labels "<upper>/<lower>", refusing pairs that would come out the same."""
     pairs = {(as_key(a), as_key(b)) for a, b in zip(upper.tolist(), lower.tolist(), strict=True)}
     if len({f"{a}{JOIN}{b}" for a, b in pairs}) < len(pairs):
-        raise DataError(f"patient_ids='nested' joins therapist and patient ids with '{JOIN}', but some ids hold it and would merge. Rename them.")
+        raise DataError(
+            f"patient_ids='nested' joins therapist and patient ids with '{JOIN}', but some ids hold it and would "
+            "merge. Rename them."
+        )
     labels = np.empty(len(upper), dtype=object)
     labels[:] = [f"{as_key(a)}{JOIN}{as_key(b)}" for a, b in zip(upper.tolist(), lower.tolist(), strict=True)]
     return labels
@@ -90,7 +93,10 @@ def _parents(codes: np.ndarray, above: np.ndarray, n_units: int) -> tuple[np.nda
 
 def _crossed_note(labels: np.ndarray, several: np.ndarray, above: Level, roles: Mapping[str, str | None]) -> Finding:
     ids = tuple(shown_id(label) for label in labels[several[:5]])
-    message = f"{several.size} of {len(labels)} patients have sessions under several {above}s; patients are crossed with {above}s."
+    message = (
+        f"{several.size} of {len(labels)} patients have sessions under several {above}s; "
+        f"patients are crossed with {above}s."
+    )
     return Finding("note", "patients-crossed", str(roles.get("patient")), ids, message, "")
 
 
@@ -105,13 +111,18 @@ def _several_message(
     first = several[0]
     homes = ids[above][np.unique(codes[above][codes[level] == first])]
     what = (
-        f"{several.size} of {len(ids[level])} {level} ids (column '{roles.get(level)}') are not unique: each has rows under "
+        f"{several.size} of {len(ids[level])} {level} ids (column '{roles.get(level)}') are not unique: each has "
+        "rows under "
         f"several {above}s (more than one {above}): {shown_ids(ids[level][several])}; "
         f"{level} {shown_id(ids[level][first])} is under {above} {shown_ids(homes)}."
     )
+    folded = {str(home).casefold().replace(" ", "") for home in homes.tolist()}
+    if len(folded) < len(homes):
+        what += f" Some of these {above} ids differ only in upper and lower case or spaces: give them one spelling."
     if level == "patient" and above == "therapist":
         return (
-            f"{what} If numbers are reused and restart under each therapist, pass patient_ids='nested'; if patients really "
+            f"{what} If numbers are reused and restart under each therapist, pass patient_ids='nested'; if patients "
+            "really "
             "changed therapist, pass patient_ids='crossed'; else make the ids unique."
         )
     if level == "patient":
@@ -125,7 +136,9 @@ def canonical_order(nesting: Nesting, session: np.ndarray) -> np.ndarray:
     return np.lexsort((session, *highest_last))
 
 
-def refuse_repeated_sessions(nesting: Nesting, session: np.ndarray, table: Table, roles: Mapping[str, str | None]) -> None:
+def refuse_repeated_sessions(
+    nesting: Nesting, session: np.ndarray, table: Table, roles: Mapping[str, str | None]
+) -> None:
     """Raise DataError where a patient has two rows with one session number, saying whether the rows are the same."""
     codes = nesting.codes["patient"]
     order = np.lexsort((session, codes))
@@ -139,12 +152,15 @@ def refuse_repeated_sessions(nesting: Nesting, session: np.ndarray, table: Table
     places = f"column '{roles.get('session')}', {table.where(again)}, patient {shown_ids(patients)}"
     if exact == again.size:
         raise DataError(
-            f"{again.size} duplicate rows: each repeats a row of the same patient and session exactly ({places}). "
+            f"{again.size} duplicate {'row' if again.size == 1 else 'rows'}: each repeats a row of the same patient "
+            f"and session exactly ({places}). "
             "Remove the duplicates."
         )
     raise DataError(
-        f"{again.size} rows repeat a session number that the patient already has (duplicate session numbers, ties; {places}); "
-        f"{exact} of them are exact copies. Number each patient's sessions so that each appears once; a calendar unit, "
+        f"{again.size} {'row repeats' if again.size == 1 else 'rows repeat'} a session number that the patient "
+        "already has "
+        f"(duplicate session numbers, ties; {places}); {exact} of them are exact copies. Number each patient's "
+        "sessions so that each appears once; a calendar unit, "
         "such as weeks, goes into time=."
     )
 

@@ -15,6 +15,7 @@ MISSING_CELLS: Final = frozenset({"", "na", "n/a", "nan", "null", ".", "-", "<na
 NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 INFINITE: Final = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+DATE: Final = re.compile(r"\d{4}-\d\d?-\d\d?([ T][\d:.Z+-]+)?|\d\d?[./]\d\d?[./](\d\d){1,2}", re.ASCII)
 YES_NO: Final = frozenset({"yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non", "si", "x"})
 MAX_CELLS_SHOWN: Final = 3
 
@@ -72,11 +73,16 @@ def not_numeric_message(name: str, cells: list[str], places: str, n_bad: int, n_
     """
     distinct = list(dict.fromkeys(cell.strip() for cell in cells))
     shown = ", ".join(f"'{shown_id(cell)}'" for cell in distinct[:MAX_CELLS_SHOWN])
-    message = f"Column {name} must hold numbers (numeric cells), but {n_bad} of {n_all} cells are text: {shown} at {places}."
+    found = f"{n_bad} of {n_all} cells {'is' if n_bad == 1 else 'are'} text: {shown} at {places}."
+    message = f"Column {name} must hold numbers (numeric cells), but {found}"
     if all(DECIMAL_COMMA.fullmatch(cell) for cell in distinct):
-        return f"{message} These look like a decimal comma: write a decimal point, as in {distinct[0].replace(',', '.')}."
+        return (
+            f"{message} This looks like a decimal comma: write a decimal point, as in {distinct[0].replace(',', '.')}."
+        )
     if all(cell.lower() in YES_NO for cell in distinct):
-        return f"{message} Code a binary column as 0/1 numbers, for example 1 for '{distinct[0]}'."
+        return f"{message} Code a binary column as 0/1 numbers: 1 for yes (true), 0 for no (false)."
+    if all(DATE.fullmatch(cell) for cell in distinct):
+        return f"{message} These look like dates: count sessions 1, 2, 3, ... or days since a fixed date."
     return f"{message} Correct the cells; leave a missing cell blank."
 
 
@@ -87,7 +93,8 @@ def refuse_infinite(values: np.ndarray, column: Column, table: Table, patients: 
         cells = ", ".join(dict.fromkeys(f"'{column.shown(int(row))}'" for row in rows[:MAX_CELLS_SHOWN]))
         whose = "" if patients is None else f", patient {shown_id(patients[rows[0]])}"
         raise DataError(
-            f"Column '{column.name}' must hold finite numbers, but {rows.size} of {values.size} cells are infinite (inf) "
-            f"or too large for a number: {cells} at {table.where(rows)}{whose}. "
+            f"Column '{column.name}' must hold finite numbers, but {rows.size} of {values.size} cells "
+            f"{'is' if rows.size == 1 else 'are'} infinite (inf) or too large for a number: {cells} at "
+            f"{table.where(rows)}{whose}. "
             "Correct the cells, or leave them blank if the value is missing."
         )

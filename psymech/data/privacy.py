@@ -7,29 +7,33 @@ from typing import Final
 from psymech.data.findings import Finding
 from psymech.data.table import Column, Table
 
-WHOLE_NAMES: Final = frozenset(
-    """
-    name full_name first_name last_name given_name family_name middle_name maiden_name surname forename initials_and_name
+_WHOLE_NAMES = """
+    name full_name first_name last_name given_name family_name middle_name maiden_name surname forename
+    initials_and_name
     patient_name client_name therapist_name participant_name mother_name next_of_kin emergency_contact
     dob birth birthday birthdate birth_date date_birth date_of_birth place_of_birth birthplace
-    mail email e_mail email_address phone phone_no phone_number telephone telephone_number tel mobile mobile_number mobile_phone
+    mail email e_mail email_address phone phone_no phone_number telephone telephone_number tel mobile mobile_number
+    mobile_phone
     cell_phone cellphone fax
     address home_address street street_address postcode post_code postal_code zip zipcode zip_code ip_address
-    nhs nhs_no nhs_number ssn social_security social_security_number national_id national_insurance_number passport passport_number
+    nhs nhs_no nhs_number ssn social_security social_security_number national_id national_insurance_number passport
+    passport_number
     insurance_number mrn medical_record_number hospital_number iban account_number
-    vorname nachname familienname geburtsdatum geburtstag geburtsort adresse anschrift strasse telefon telefonnummer handy plz
-    versichertennummer nom prenom date_de_naissance date_naissance courriel nombre apellido apellidos fecha_de_nacimiento
+    vorname nachname familienname geburtsdatum geburtstag geburtsort adresse anschrift strasse telefon telefonnummer
+    handy plz
+    versichertennummer nom prenom date_de_naissance date_naissance courriel nombre apellido apellidos
+    fecha_de_nacimiento
     fecha_nacimiento correo direccion naam voornaam achternaam geboortedatum nome cognome data_di_nascita indirizzo
-    """.split()
-)
+"""
+WHOLE_NAMES: Final = frozenset(_WHOLE_NAMES.split())
 """Names of columns that are dropped, after lower-casing and with words joined by an underscore."""
 
-WORDS: Final = frozenset(
-    """
-    surname forename firstname lastname fullname dob birthdate birthday email postcode zipcode ssn nhs passport telephone
+_WORDS = """
+    surname forename firstname lastname fullname dob birthdate birthday email postcode zipcode ssn nhs passport
+    telephone
     vorname nachname geburtsdatum telefon prenom apellido voornaam achternaam geboortedatum
-    """.split()
-)
+"""
+WORDS: Final = frozenset(_WORDS.split())
 """Words that give a column away anywhere in its name, unless it holds numbers (email_contacts may be a count)."""
 
 PHRASES: Final = ("first_name", "last_name", "full_name", "date_of_birth", "birth_date", "phone_number", "nhs_number")
@@ -37,7 +41,9 @@ EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[A-Za-z]{2,}")
 POSTCODE_UK: Final = re.compile(r"[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}", re.IGNORECASE | re.ASCII)
 PHONE: Final = re.compile(r"(\+|00?[1-9]|\(0)[\d\s()/.-]{7,18}", re.ASCII)
 NHS_LENGTH: Final = 10
-MANY: Final = 0.9  # share of the distinct values that must look like an identifier; one in eleven numbers does by chance
+MANY: Final = (
+    0.9  # share of the distinct values that must look like an identifier; one in eleven numbers does by chance
+)
 MIN_DISTINCT: Final = 5
 
 
@@ -58,7 +64,8 @@ def drop_identifying(table: Table, roles: Collection[str]) -> tuple[Table, tuple
     for name, column in table.columns.items():
         reason = why_identifying(column)
         if reason and name not in roles:
-            message = f"Column '{name}' was dropped and not stored: it looks like a direct identifier (personal data; {reason})."
+            why = f"it looks like a direct identifier (personal data; {reason})"
+            message = f"Column '{name}' was dropped and not stored: {why}."
             findings.append(Finding("note", "column-identifying", name, (), message, "Rename it if it is not one."))
             continue
         if reason:
@@ -74,7 +81,9 @@ def why_identifying(column: Column) -> str:
     name = _folded(column.name)
     if name in WHOLE_NAMES:
         return "by its name"
-    texts = [cell.strip() for cell in set(column.cells.tolist()) if cell and cell.strip()] if column.kind == "text" else []
+    texts = (
+        [cell.strip() for cell in set(column.cells.tolist()) if cell and cell.strip()] if column.kind == "text" else []
+    )
     textual = column.kind == "date" or any(not re.fullmatch(r"[\d.+-]{1,4}", text) for text in texts)
     if textual and (WORDS & set(name.split("_")) or any(phrase in name for phrase in PHRASES)):
         return "by its name"

@@ -7,7 +7,7 @@ from typing import Any
 from psymech.data.frames import EXPECTED, read_frame
 from psymech.data.table import Table
 from psymech.data.text_files import read_text_file
-from psymech.errors import DataError
+from psymech.errors import DataError, shown_id
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -31,6 +31,10 @@ def read_table(source: object) -> Table:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"Cannot read {path.name or 'the file'}: {reason}. Expected {EXPECTED}.") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"Cannot read the path {shown_id(path.name)}: {error}. Expected {EXPECTED}.") from error
 
 
 def _read_file(path: Path, suffix: str) -> Table:

@@ -11,9 +11,28 @@ from psymech.errors import DataError, shown_ids
 
 SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "patient": ("client", "patient_id", "patientid", "pid", "case", "participant", "subject", "id", "person"),
-    "therapist": ("therapist_id", "therapistid", "tid", "clinician", "counsellor", "counselor", "practitioner", "provider"),
+    "therapist": (
+        "therapist_id",
+        "therapistid",
+        "tid",
+        "clinician",
+        "counsellor",
+        "counselor",
+        "practitioner",
+        "provider",
+    ),
     "clinic": ("clinic_id", "site", "centre", "center", "service", "practice", "hospital"),
-    "session": ("visit", "week", "occasion", "wave", "session_number", "session_no", "sessionnumber", "measurement", "time"),
+    "session": (
+        "visit",
+        "week",
+        "occasion",
+        "wave",
+        "session_number",
+        "session_no",
+        "sessionnumber",
+        "measurement",
+        "time",
+    ),
 }
 CLOSE_ENOUGH: Final = 0.6  # similarity of two names below which a suggestion misleads more than it helps
 MAX_NAMES: Final = 5
@@ -30,7 +49,11 @@ def near_names(name: str, candidates: Iterable[str]) -> list[str]:
     for candidate in candidates:
         by_folded.setdefault(candidate.casefold().strip(), candidate)
     close = difflib.get_close_matches(name.casefold(), by_folded, n=MAX_NAMES, cutoff=CLOSE_ENOUGH)
-    inside = [key for key in by_folded if key not in close and len(key) > 2 and (key in name.casefold() or name.casefold() in key)]
+    inside = [
+        key
+        for key in by_folded
+        if key not in close and len(key) > 2 and (key in name.casefold() or name.casefold() in key)
+    ]
     return [by_folded[key] for key in [*close, *inside][:MAX_NAMES]]
 
 
@@ -90,6 +113,7 @@ def wide_hint(table: Table) -> str:
     if count < MIN_WIDE:
         return ""
     return (
-        f" The table looks wide, one row a patient ({count} columns '{stem}...'): reshape it to long, one row a session, "
+        f" The table looks wide, one row a patient ({count} columns '{stem}...'): reshape it to long, one row a "
+        "session, "
         "for example with pandas.wide_to_long or melt."
     )

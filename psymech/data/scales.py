@@ -1,4 +1,4 @@
-"""Values that a scale cannot take: known ranges by column name, ranges the user states, and codes for missing values."""
+"""Values that a scale cannot take: known ranges by column name, stated ranges, and codes for missing values."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -49,9 +49,10 @@ SCALES: Final[Mapping[str, Range]] = {
 Names with several scorings in use (WAI, CORE-OM, SRS, HSCL, RSES, DASS) are left out on purpose.
 """
 
-OCCASIONS: Final = frozenset(
-    "pre post baseline bl intake admission start end followup fu follow up before after total score sum session".split()
+_OCCASIONS = (
+    "pre post baseline bl intake admission start end followup fu follow up before after total score sum session"
 )
+OCCASIONS: Final = frozenset(_OCCASIONS.split())
 CODES: Final = (-9, -99, -999, -9999, -77, -88, -777, -888, 77, 88, 99, 777, 888, 999, 7777, 8888, 9999)
 FAR: Final = 3.0  # widths of the other values beyond them, from which on a code cannot be a real value
 MIN_OTHERS: Final = 8  # fewer values do not show what is usual

@@ -33,7 +33,7 @@ def read_sessions(column: Column, table: Table, patients: np.ndarray) -> np.ndar
     )
     _, codes, counts = np.unique(patients, return_inverse=True, return_counts=True)
     wild = (values >= WILD_SESSION) & (values > WILD_PER_ROW * counts[codes])
-    advice = "Is it a date or a missing-value code? Number the sessions 1, 2, 3, ...; dates or days go into time= as numbers."
+    advice = "Is it a date or a missing-value code? Number the sessions 1, 2, 3, ...; days go into time=, as numbers."
     _refuse(wild, f"count sessions (far below {WILD_SESSION} for so few rows)", advice, values, column, table, patients)
     return values
 
@@ -48,9 +48,9 @@ def _numbers(role: str, column: Column, table: Table, patients: np.ndarray) -> n
     if values is None:
         rows = np.arange(table.n_rows) if column.kind == "boolean" else text_rows(column)
         cells = [column.shown(int(row)) for row in rows]
-        message = not_numeric_message(f"'{column.name}' ({role} number)", cells, table.where(rows), len(rows), table.n_rows)
-        if column.kind == "date":
-            message += " These are dates: give days since a fixed date as a number."
+        message = not_numeric_message(
+            f"'{column.name}' ({role} number)", cells, table.where(rows), len(rows), table.n_rows
+        )
         raise DataError(f"{message} Patient {shown_ids(_distinct(patients, rows))}.")
     refuse_infinite(values, column, table, patients)
     missing = np.flatnonzero(np.isnan(values))
@@ -69,7 +69,8 @@ def _refuse(
     if rows.size:
         found = ", ".join(dict.fromkeys(f"{values[row]:.15g}" for row in rows[:3]))
         raise DataError(
-            f"Session numbers (column '{column.name}') must {must}, but {rows.size} of {values.size} break that: {found} at "
+            f"Session numbers (column '{column.name}') must {must}, but {rows.size} of {values.size} break that: "
+            f"{found} at "
             f"{table.where(rows)}, patient {shown_ids(_distinct(patients, rows))}. {remedy}"
         )
 

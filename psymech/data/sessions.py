@@ -37,7 +37,7 @@ class SessionData:
     session, time : float64 ndarray, shape (n_sessions,)
         Session numbers, and times (the session numbers where no time was given).
     units : mapping of level to DataFrame
-        Columns of the patient, therapist and clinic tables, aligned with `ids`; without columns where no table was given.
+        Columns of the patient, therapist and clinic tables, aligned with `ids`; no columns where no table was given.
     roles : mapping of role to column name or None
     patient_ids : {"unique", "nested", "crossed"}
     source_row : int64 ndarray, shape (n_sessions,)
@@ -84,15 +84,16 @@ class SessionData:
         frame : path or table
             A path (.csv, .tsv, .txt, .parquet, .sav) or a pandas, polars (also lazy), pyarrow or DuckDB table.
         patient, therapist, clinic, session, time : str or None
-            Columns that play the roles.  ``therapist=None`` gives two levels.  Sessions are whole numbers from 0 or 1 on;
-            times may be fractional and default to the session numbers.
+            Columns that play the roles.  ``therapist=None`` gives two levels.  Sessions are whole numbers from 0 or
+            1 on; times may be fractional and default to the session numbers.
         patients, therapists, clinics : path or table, optional
             One row a patient, a therapist or a clinic, with the id column named as in `frame`.
         patient_ids : {"unique", "nested", "crossed"}
             "nested": patient numbers restart under each therapist and become "<therapist>/<patient>".
             "crossed": patients may change therapist.
         ranges : mapping of column to (lowest, highest) or None
-            Values a column can take.  Well-known scales are checked by name unless given here; None switches a check off.
+            Values a column can take.  Well-known scales (`psymech.data.scales.SCALES`) are checked by name unless
+            given here; None switches the check off.
 
         Returns
         -------
@@ -105,15 +106,16 @@ class SessionData:
 
         Notes
         -----
-        In text files every cell is read as text first, so ids keep leading zeros and long numbers stay exact.  Cells "", NA,
-        N/A, NaN, null, none, "." and "-" of a number column are missing; any other cell that is not a plain number with a
-        decimal point makes the column text.
+        In text files every cell is read as text first, so ids keep leading zeros and long numbers stay exact.  Ids
+        are trimmed and composed (Unicode NFC).  In a number column the cells "", NA, N/A, #N/A, NaN, null, none,
+        "." and "-" are missing; any other cell that is not a plain number with a decimal point makes the column
+        text.  Columns that name people (names, birth dates, e-mail addresses, ...) are dropped, with a note.
 
         Examples
         --------
         >>> import pandas as pd
-        >>> rows = pd.DataFrame({"therapist": ["T1", "T1", "T2"], "patient": [7, 7, 9], "session": [1, 2, 1], "mood": [3, 4, 5]})
-        >>> SessionData.from_frame(rows)
+        >>> rows = {"therapist": ["T1", "T1", "T2"], "patient": [7, 7, 9], "session": [1, 2, 1], "mood": [3, 4, 5]}
+        >>> SessionData.from_frame(pd.DataFrame(rows))
         SessionData(3 sessions, 2 patients, 2 therapists; columns: mood)
         """
         from psymech.data.assemble import assemble
@@ -145,7 +147,9 @@ class SessionData:
     def n_units(self, level: Level) -> int:
         """Return the number of units of a level; DataError where the level is absent."""
         if level not in self.ids:
-            raise DataError(f"The data have no {level} level; they have {', '.join(self.levels)}. Name its column in from_frame.")
+            raise DataError(
+                f"The data have no {level} level; they have {', '.join(self.levels)}. Name its column in from_frame."
+            )
         return len(self.ids[level])
 
     @property
@@ -165,12 +169,13 @@ class SessionData:
         raise DataError(self._absent(name))
 
     def values(self, name: str) -> np.ndarray:
-        """Return a column as float64, shape (n_sessions,), NaN where missing; unit columns are repeated for each session.
+        """Return a column as float64, shape (n_sessions,), NaN where missing; unit columns are repeated by session.
 
         Raises
         ------
         DataError
-            No such column (near names are suggested), an id column, or cells that are not numbers (shown with row and id).
+            No such column (near names are suggested), an id column, or cells that are not numbers (shown with row
+            and id).
         """
         if name == self.roles["session"]:
             return self.session
@@ -194,8 +199,8 @@ class SessionData:
     def varies_at(self, name: str) -> Literal["session"] | Level | None:
         """Return the lowest level at which a column really varies; None where it is constant.
 
-        A column that is constant within every therapist varies at the therapist level, and so on; missing cells count as
-        any value.
+        A column that is constant within every therapist varies at the therapist level, and so on; missing cells
+        count as any value.
         """
         values = self.values(name)
         known = ~np.isnan(values)
@@ -209,7 +214,11 @@ class SessionData:
     def _absent(self, name: str) -> str:
         message = absent_message(name, self.column_names)
         dropped = any(note.code == "column-identifying" and note.column == name for note in self.notes)
-        return f"{message} It was dropped because it looks like a direct identifier; rename it if not." if dropped else message
+        return (
+            f"{message} It was dropped because it looks like a direct identifier; rename it if not."
+            if dropped
+            else message
+        )
 
     def _not_numeric(self, name: str, cells: np.ndarray, home: Literal["session"] | Level) -> str:
         bad = np.array([row for row, cell in enumerate(cells) if cell is not None and parse_cell(str(cell)) is None])

@@ -67,6 +67,7 @@ class Table:
 
     @property
     def n_rows(self) -> int:
+        """Number of rows."""
         return len(self.rows)
 
     def where(self, rows: Iterable[int] | np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Delimited text files (.csv, .tsv, .txt): every cell is read as text, and nothing about the file is guessed silently."""
+"""Delimited text files (.csv, .tsv, .txt): every cell is read as text; nothing about the file is guessed silently."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from psymech.data.findings import Finding
+from psymech.data.numbers import NUMBER
 from psymech.data.table import Column, Table
 from psymech.errors import DataError, shown_id, shown_ids
 
@@ -47,21 +48,29 @@ def read_text_file(path: Path) -> Table:
     for place, column_name in named:
         cells = np.empty(len(rows), dtype=object)
         cells[:] = [row[place] for row in rows]
-        columns[column_name] = Column(column_name, "text", cells, np.array([not row[place].strip() for row in rows], dtype=bool))
+        columns[column_name] = Column(
+            column_name, "text", cells, np.array([not row[place].strip() for row in rows], dtype=bool)
+        )
     return Table(columns, np.array(row_lines, dtype=np.int64), in_file=True, source=name, notes=(*notes, *unnamed_note))
 
 
 def _decoded(raw: bytes, name: str) -> tuple[str, list[Finding]]:
     if not raw.strip():
-        raise DataError(f"{name} is empty ({len(raw)} bytes): expected a header line with column names and one row a session.")
+        raise DataError(
+            f"{name} is empty ({len(raw)} bytes): expected a header line with column names and one row a session."
+        )
     if raw.startswith(BINARY_STARTS):
-        raise DataError(f"{name} is a binary file (a spreadsheet or an archive?), not text. Export the table as CSV in UTF-8.")
+        raise DataError(
+            f"{name} is a binary file (a spreadsheet or an archive?), not text. Export the table as CSV in UTF-8."
+        )
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             text = raw.decode("utf-16")
         except UnicodeDecodeError as error:
             raise DataError(f"{name} has the encoding mark of UTF-16 but is damaged. Save it as UTF-8.") from error
-        return text, [Finding("note", "file-encoding", "", (), f"{name} has the encoding UTF-16 and was read as such.", "")]
+        return text, [
+            Finding("note", "file-encoding", "", (), f"{name} has the encoding UTF-16 and was read as such.", "")
+        ]
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -73,7 +82,8 @@ def _decoded(raw: bytes, name: str) -> tuple[str, list[Finding]]:
     if "\x00" in text:
         line = text[: text.index("\x00")].count("\n") + 1
         raise DataError(
-            f"{name} holds a NUL byte (a binary control character) on line {line}, which would make a second id that looks the "
+            f"{name} holds a NUL byte (a binary control character) on line {line}, which would make a second id that "
+            "looks the "
             "same. Remove it, or export the file again."
         )
     return text, []
@@ -116,7 +126,8 @@ def _records(text: str, separator: str, first_line: int, name: str) -> tuple[lis
             line = first_line + reader.line_num
     except csv.Error as error:
         raise DataError(
-            f"{name} cannot be read as a table from line {line} on: {error}. Look for a quotation mark that is never closed."
+            f"{name} cannot be read as a table from line {line} on: {error}. Look for a quotation mark that is never "
+            "closed."
         ) from error
     return lines, numbers, blank
 
@@ -132,7 +143,13 @@ def _refuse_ragged(header: list[str], rows: list[list[str]], lines: list[int], s
         return
     line, found = wrong[0]
     others = f" (and {len(wrong) - 1} other lines)" if len(wrong) > 1 else ""
-    hint = "Is the separator also the decimal mark, or is a text with a separator not quoted?" if found > len(header) else ""
+    hint = (
+        "Is the separator also the decimal mark, or is a text with a separator not quoted?"
+        if found > len(header)
+        else ""
+    )
+    if len(header) == 1:
+        hint = "Is there a title or a comment above the header? Remove it."
     raise DataError(
         f"{name}: line {line} has {found} fields, but the header has {len(header)} columns{others}: "
         f"{'fields are missing' if found < len(header) else 'there are too many fields'} "
@@ -144,7 +161,8 @@ def _refuse_header_again(header: list[str], rows: list[list[str]], lines: list[i
     again = [line for line, row in zip(lines, rows, strict=True) if [cell.strip() for cell in row] == header]
     if again:
         raise DataError(
-            f"{name}: the header line with the column names is repeated on line {shown_ids(again)}, as when files are pasted "
+            f"{name}: the header line with the column names is repeated on line {shown_ids(again)}, as when files "
+            "are pasted "
             "together. Remove the repeated header."
         )
 
@@ -155,7 +173,11 @@ def _named_columns(header: list[str], rows: list[list[str]], name: str) -> tuple
     titles = [title for _, title in named]
     repeated = sorted({title for title in titles if titles.count(title) > 1})
     if repeated:
-        raise DataError(f"{name}: column names must be distinct, but {shown_id(repeated[0])} is a duplicate. Rename or remove one.")
+        hint = " Is the header line with the column names missing?" if NUMBER.fullmatch(repeated[0]) else ""
+        raise DataError(
+            f"{name}: column names must be distinct, but {shown_id(repeated[0])} is a duplicate. Rename or remove "
+            f"one.{hint}"
+        )
     filled = [place for place in unnamed if any(row[place].strip() for row in rows)]
     if not filled:
         return named, []

@@ -38,7 +38,9 @@ def read_units(source: object, *, level: Level, nesting: Nesting, roles: Mapping
     """
     name = roles[level]
     if level not in nesting.ids or name is None:
-        raise DataError(f"A {level} table was given, but the data have no {level} level. Name its column with {level}=.")
+        raise DataError(
+            f"A {level} table was given, but the data have no {level} level. Name its column with {level}=."
+        )
     table = read_table(source)
     if name not in table.columns:
         raise DataError(f"The {level} table needs the id column of the sessions: {absent_message(name, table.columns)}")
@@ -68,7 +70,8 @@ def _refuse_repeated(labels: np.ndarray, level: Level, table: Table) -> None:
     if repeated.size:
         raise DataError(
             f"The {level} table must have one row a {level}, but {repeated.size} ids have several (duplicate): "
-            f"{shown_ids(repeated.tolist())}. Keep one row of each; what changes over sessions belongs into the sessions."
+            f"{shown_ids(repeated.tolist())}. Keep one row of each; what changes over sessions belongs into the "
+            "sessions."
         )
 
 
@@ -156,14 +159,14 @@ def _unmatched(labels: np.ndarray, keys: list[str], rows: np.ndarray, level: Lev
     known = set(keys)
     extra = [label for label in labels.tolist() if as_key(label) not in known]
     if extra:
-        message = (
-            f"{len(extra)} of {len(labels)} rows of the {level} table have no sessions and were left out: {shown_ids(extra)}."
-        )
+        count = f"{len(extra)} of {len(labels)} rows of the {level} table"
+        message = f"{count} have no sessions and were left out: {shown_ids(extra)}."
         findings.append(Finding("note", "units-without-sessions", name, _shown(extra), message, ""))
     absent = [key for key, row in zip(keys, rows, strict=True) if row < 0]
     if absent:
         message = (
-            f"{len(absent)} of {len(keys)} {level}s with sessions are not in the {level} table, so its columns are missing for "
+            f"{len(absent)} of {len(keys)} {level}s with sessions are not in the {level} table, so its columns are "
+            "missing for "
             f"them: {shown_ids(absent)}."
         )
         findings.append(Finding("warning", "units-missing", name, _shown(absent), message, "Add their rows."))
