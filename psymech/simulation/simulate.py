@@ -146,7 +146,7 @@ def simulate(
 
 
 def _refuse(spec: ModelSpec, sizes: Sizes) -> None:
-    if len(spec.responses) > 1:
+    if len(spec.responses) != 1:
         raise SpecError("simulate() draws one outcome; this model has several.")
     for block in spec.random:
         if getattr(sizes, f"{block.level}s") is None:
