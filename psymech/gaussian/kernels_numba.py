@@ -1,17 +1,15 @@
 """The engine compiled by numba: value and gradient over blocks of eight units, one unit in each vector lane.
 
-Formulas as in `psymech.gaussian.eliminate`, with ``M = R D R'`` (unit lower ``R``) in place of a Cholesky factor, so
-that no square roots are taken, and one logarithm for many pivots. Every level runs the same code. With one residual
-coefficient ``c`` the factors are scaled by ``sqrt(c)`` instead of the cross-products.
-
-The functions start no threads, release the interpreter lock and allocate their own small workspaces, so chains may
-call them at once. Sizes travel as the lengths of tuples (``q_``, ``m_``, ``k_``), which the compiler knows; their
-contents are not used.
+Kernels start no threads, release the interpreter lock and allocate their own small workspaces, so chains may call
+them at once. Every level runs the same code. With one residual coefficient ``c`` the factors are scaled by
+``sqrt(c)`` instead of the cross-products. Compiled code is kept on disk by numba.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,354 +17,24 @@ from numba import njit
 from numpy.typing import ArrayLike
 
 from psymech.errors import SpecError
+from psymech.gaussian import kernel_steps, simd
 from psymech.gaussian.blocks import LANES, KernelShape, Layout, make_layout, pack
 from psymech.gaussian.cross import CrossProducts, FloatArray
+from psymech.gaussian.kernel_steps import backward_level, forward_level, inner_product, solve_top, unblock
 from psymech.gaussian.loglik import Gradient, Prior, prior_arrays
-from psymech.gaussian.simd import fma, fnma, lane, load, splat, store, total
 
-VERSION = 1  # raise it with every change of simd.py or here: caches on disk look at this file only, or at this number
-LARGE = 1e100  # pivots are at least one; their product is folded into a logarithm before it can overflow
 LOG_2PI = float(np.log(2 * np.pi))
 B = LANES
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _eliminate(S, base, q_, m_, L, w):
-    """Fill ``w`` for one block with C, T, W, X = D^{-1} W (each q m) and R with 1/D on its diagonal (q q); return
-    |M|.
-    """
-    q, m = len(q_), len(m_)
-    T, W, X, R = q * m * B, 2 * q * m * B, 3 * q * m * B, 4 * q * m * B
-    for c in range(m):
-        for a in range(q):
-            t = (a * (a + 1)) // 2 + c if c < a else (c * (c + 1)) // 2 + a
-            store(w, (a * m + c) * B, load(S, base + t * B))
-        for a in range(q):
-            acc = splat(L[a, a]) * load(w, (a * m + c) * B)
-            for b in range(a + 1, q):
-                acc = fma(splat(L[b, a]), load(w, (b * m + c) * B), acc)
-            store(w, T + (a * m + c) * B, acc)
-    for i in range(q):
-        for j in range(i + 1):
-            acc = splat(1.0 if i == j else 0.0)
-            for b in range(j, q):
-                acc = fma(load(w, T + (i * m + b) * B), splat(L[b, j]), acc)
-            store(w, R + (i * q + j) * B, acc)
-    det = splat(1.0)
-    for j in range(q):
-        d = load(w, R + (j * q + j) * B)
-        det = det * d
-        inverse = splat(1.0) / d
-        for i in range(j + 1, q):
-            below = load(w, R + (i * q + j) * B)
-            store(w, R + (j * q + i) * B, below)  # the unscaled column, kept above the diagonal
-            r = below * inverse
-            for k in range(j + 1, i + 1):
-                store(w, R + (i * q + k) * B, fnma(r, load(w, R + (j * q + k) * B), load(w, R + (i * q + k) * B)))
-            store(w, R + (i * q + j) * B, r)
-        store(w, R + (j * q + j) * B, inverse)
-    for c in range(m):
-        for a in range(q):
-            acc = load(w, T + (a * m + c) * B)
-            for b in range(a):
-                acc = fnma(load(w, R + (a * q + b) * B), load(w, W + (b * m + c) * B), acc)
-            store(w, W + (a * m + c) * B, acc)
-            store(w, X + (a * m + c) * B, acc * load(w, R + (a * q + a) * B))
-    return det
+def _digest() -> str:
+    files = (Path(__file__), Path(kernel_steps.__file__), Path(simd.__file__))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _combine(S, block, coefs, k_, m_, w, at):
-    """Write sum_l c_l S_l of one block into ``w``."""
-    n_tri = (len(m_) * (len(m_) + 1)) // 2
-    base = block * len(k_) * n_tri * B
-    for t in range(n_tri):
-        acc = splat(coefs[0]) * load(S, base + t * B)
-        for k in range(1, len(k_)):
-            acc = fma(splat(coefs[k]), load(S, base + (k * n_tri + t) * B), acc)
-        store(w, at + t * B, acc)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _flush(w, at, n_tri, up_map, up, slot):
-    """Add the running sums of one parent to its block, and clear them."""
-    target = (slot // B) * n_tri * B + slot % B
-    for t in range(n_tri):
-        up[target + up_map[t] * B] += total(load(w, at + t * B))
-        store(w, at + t * B, splat(0.0))
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _log_lanes(det):
-    out = 0.0
-    for b in range(B):
-        out += np.log(lane(det, b))
-    return out
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def forward_level(S, coefs, parent, up_map, L, q_, m_, k_, up):
-    """Eliminate one level: add what its units pass up to ``up`` (blocks of the next level) and return the summed
-    log|M|.
-    """
-    q, m = len(q_), len(m_)
-    n_tri = (m * (m + 1)) // 2
-    W, X = 2 * q * m * B, 3 * q * m * B
-    OUT = (4 * q * m + q * q) * B
-    SUM, MIX = OUT + n_tri * B, OUT + 2 * n_tri * B
-    w = np.zeros(MIX + n_tri * B)
-    log_det, det, current = 0.0, splat(1.0), -1
-    for block in range(parent.size // B):
-        source, base = S, block * n_tri * B
-        if len(k_) > 1:
-            _combine(S, block, coefs, k_, m_, w, MIX)
-            source, base = w, MIX
-        det = det * _eliminate(source, base, q_, m_, L, w)
-        if total(det) > LARGE:
-            log_det += _log_lanes(det)
-            det = splat(1.0)
-        first = parent[block * B]
-        single = first == parent[block * B + B - 1]
-        if current >= 0 and (not single or first != current):
-            _flush(w, SUM, n_tri, up_map, up, current)
-            current = -1
-        if single:
-            current = first
-        to = SUM if single else OUT
-        for c in range(m):
-            for d in range(c + 1):
-                t = (c * (c + 1)) // 2 + d
-                acc = load(source, base + t * B)
-                for a in range(q):
-                    acc = fnma(load(w, W + (a * m + c) * B), load(w, X + (a * m + d) * B), acc)
-                if single:
-                    acc = acc + load(w, SUM + t * B)
-                store(w, to + t * B, acc)
-        if not single:
-            for t in range(n_tri):
-                place = up_map[t] * B
-                for b in range(B):
-                    slot = parent[block * B + b]
-                    up[(slot // B) * n_tri * B + place + slot % B] += w[OUT + t * B + b]
-    if current >= 0:
-        _flush(w, SUM, n_tri, up_map, up, current)
-    return log_det + _log_lanes(det)
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _load_adjoint(above, parent, block, up_map, m, w, at):
-    """Write the parents' adjoint into ``w`` as a full symmetric matrix, one parent in each lane."""
-    n_tri = (m * (m + 1)) // 2
-    first = parent[block * B]
-    if first == parent[block * B + B - 1]:
-        for c in range(m):
-            for d in range(c + 1):
-                g = splat(above[first * n_tri + up_map[(c * (c + 1)) // 2 + d]])
-                store(w, at + (c * m + d) * B, g)
-                store(w, at + (d * m + c) * B, g)
-        return
-    for c in range(m):
-        for d in range(c + 1):
-            place = up_map[(c * (c + 1)) // 2 + d]
-            for b in range(B):
-                w[at + (c * m + d) * B + b] = above[parent[block * B + b] * n_tri + place]
-            store(w, at + (d * m + c) * B, load(w, at + (c * m + d) * B))
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def backward_level(S, coefs, parent, up_map, L, q_, m_, k_, above, descend, own, factor_bar, coef_bar):
-    """Walk one level down: fill ``factor_bar`` (lower), and with ``descend`` the units' adjoints ``own``, else
-    ``coef_bar``.
-
-    ``above`` and ``own`` hold a lower triangle for each slot, slot by slot.
-    """
-    q, m = len(q_), len(m_)
-    n_tri = (m * (m + 1)) // 2
-    T, W, X, R = q * m * B, 2 * q * m * B, 3 * q * m * B, 4 * q * m * B
-    G = (4 * q * m + q * q) * B
-    SUM = G + m * m * B
-    MIX = SUM + q * q * B
-    BAR = MIX + n_tri * B
-    w = np.zeros(BAR + n_tri * B)
-    last = -1
-    for block in range(parent.size // B):
-        source, base = S, block * n_tri * B
-        if len(k_) > 1:
-            _combine(S, block, coefs, k_, m_, w, MIX)
-            source, base = w, MIX
-        _eliminate(source, base, q_, m_, L, w)
-        first = parent[block * B]
-        if first != last or first != parent[block * B + B - 1]:
-            _load_adjoint(above, parent, block, up_map, m, w, G)
-            last = first if first == parent[block * B + B - 1] else -1
-        for c in range(m):  # X = R^{-T} D^{-1} W, and V = C - T_z' X over C
-            for i in range(q):
-                a = q - 1 - i
-                acc = load(w, X + (a * m + c) * B)
-                for b in range(a + 1, q):
-                    acc = fnma(load(w, R + (b * q + a) * B), load(w, X + (b * m + c) * B), acc)
-                store(w, X + (a * m + c) * B, acc)
-            for a in range(q):
-                acc = load(w, (a * m + c) * B)
-                for b in range(q):
-                    acc = fnma(load(w, T + (b * m + a) * B), load(w, X + (b * m + c) * B), acc)
-                store(w, (a * m + c) * B, acc)
-        for c in range(m):  # Y = X G over W
-            for a in range(q):
-                acc = load(w, X + a * m * B) * load(w, G + c * B)
-                for d in range(1, m):
-                    acc = fma(load(w, X + (a * m + d) * B), load(w, G + (d * m + c) * B), acc)
-                store(w, W + (a * m + c) * B, acc)
-        for i in range(q):
-            for j in range(i + 1):
-                acc = load(w, i * m * B) * load(w, W + j * m * B)
-                for c in range(1, m):
-                    acc = fma(load(w, (i * m + c) * B), load(w, W + (j * m + c) * B), acc)
-                acc = fma(splat(2.0), acc, load(w, X + (j * m + i) * B))
-                store(w, SUM + (i * q + j) * B, load(w, SUM + (i * q + j) * B) - acc)
-        if descend or len(k_) > 1:
-            _adjoint(L, q_, m_, w, G, BAR)
-        if descend:
-            for t in range(n_tri):
-                for b in range(B):
-                    own[(block * B + b) * n_tri + t] = w[BAR + t * B + b]
-        elif len(k_) > 1:
-            for k in range(len(k_)):
-                acc = splat(0.0)
-                for c in range(m):
-                    for d in range(c + 1):
-                        t = (c * (c + 1)) // 2 + d
-                        term = load(w, BAR + t * B) * load(S, ((block * len(k_) + k) * n_tri + t) * B)
-                        acc = fma(splat(1.0 if c == d else 2.0), term, acc)
-                coef_bar[k] += total(acc)
-    for i in range(q):
-        for j in range(i + 1):
-            factor_bar[i, j] = total(load(w, SUM + (i * q + j) * B))
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _adjoint(L, q_, m_, w, G, BAR):
-    """Write the lower triangle of P G P' - E/2 (in the block of the random columns); uses up T, and Y in W."""
-    q, m = len(q_), len(m_)
-    T, W, X, R = q * m * B, 2 * q * m * B, 3 * q * m * B, 4 * q * m * B
-    for c in range(m):  # U = L X over T, U G = L Y over W
-        for i in range(q):
-            a = q - 1 - i
-            u = splat(L[a, a]) * load(w, X + (a * m + c) * B)
-            g = splat(L[a, a]) * load(w, W + (a * m + c) * B)
-            for b in range(a):
-                u = fma(splat(L[a, b]), load(w, X + (b * m + c) * B), u)
-                g = fma(splat(L[a, b]), load(w, W + (b * m + c) * B), g)
-            store(w, T + (a * m + c) * B, u)
-            store(w, W + (a * m + c) * B, g)
-    for c in range(q, m):
-        for d in range(c + 1):
-            g = load(w, G + (c * m + d) * B)
-            if d < q:
-                g = g - load(w, W + (d * m + c) * B)
-            store(w, BAR + ((c * (c + 1)) // 2 + d) * B, g)
-    for i in range(q):  # K = R^{-1} L' over X (its first q columns): E = K' D^{-1} K
-        for c in range(q):
-            k = splat(L[c, i] if i <= c else 0.0)
-            for b in range(i):
-                k = fnma(load(w, R + (i * q + b) * B), load(w, X + (b * m + c) * B), k)
-            store(w, X + (i * m + c) * B, k)
-    for i in range(q):
-        for j in range(i + 1):
-            e = splat(0.0)
-            for b in range(q):
-                d = load(w, R + (b * q + b) * B)
-                e = fma(load(w, X + (b * m + i) * B) * d, load(w, X + (b * m + j) * B), e)
-            g = load(w, G + (i * m + j) * B) - load(w, W + (i * m + j) * B) - load(w, W + (j * m + i) * B)
-            for c in range(m):
-                g = fma(load(w, W + (i * m + c) * B), load(w, T + (j * m + c) * B), g)
-            store(w, BAR + ((i * (i + 1)) // 2 + j) * B, fnma(splat(0.5), e, g))
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def solve_top(H, scale, integrate, center, precision, H_bar, beta_bar):
-    """Fill the derivative by ``scale H`` (lower triangle, fixed effects then response first) and by ``center``;
-    return the value.
-
-    ``center`` is beta, or with ``integrate`` the prior mean.
-    """
-    p = center.size
-    d, a = np.empty(p), np.empty(p + 1)
-    y = (p * (p + 1)) // 2
-    quad = scale * H[y + p]
-    for i in range(p):
-        s = 0.0
-        for j in range(p):
-            s += H[(i * (i + 1)) // 2 + j if j <= i else (j * (j + 1)) // 2 + i] * center[j]
-        d[i] = scale * (H[y + i] - s)
-        quad -= center[i] * (scale * H[y + i] + d[i])
-    value = -0.5 * quad
-    H_bar[:] = 0.0
-    for i in range(p):
-        a[i] = -center[i]
-        beta_bar[i] = d[i]
-    a[p] = 1.0
-    if integrate and p > 0:
-        Q = precision.copy()
-        for i in range(p):
-            for j in range(p):
-                Q[i, j] += scale * H[(i * (i + 1)) // 2 + j if j <= i else (j * (j + 1)) // 2 + i]
-        C = np.empty((p, p))
-        value -= 0.5 * (_cholesky_inverse(Q, C) - _cholesky_inverse(precision.copy(), np.empty((p, p))))
-        shift = C @ d
-        value += 0.5 * np.dot(shift, d)
-        a[:p] -= shift
-        beta_bar[:] = precision @ shift
-        for i in range(p):
-            for j in range(i + 1):
-                H_bar[(i * (i + 1)) // 2 + j] = -0.5 * C[i, j]
-    for i in range(p + 1):
-        for j in range(i + 1):
-            H_bar[(i * (i + 1)) // 2 + j] -= 0.5 * a[i] * a[j]
-    return value
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _cholesky_inverse(Q, C):
-    """Replace ``Q`` by its lower factor, write its inverse into ``C`` and return log|Q| (NaN if not positive
-    definite).
-    """
-    p = Q.shape[0]
-    log_det = 0.0
-    for j in range(p):
-        for k in range(j):
-            Q[j, j] -= Q[j, k] * Q[j, k]
-        Q[j, j] = np.sqrt(Q[j, j])
-        log_det += 2.0 * np.log(Q[j, j])
-        for i in range(j + 1, p):
-            for k in range(j):
-                Q[i, j] -= Q[i, k] * Q[j, k]
-            Q[i, j] /= Q[j, j]
-    K = np.zeros((p, p))
-    for c in range(p):
-        K[c, c] = 1.0 / Q[c, c]
-        for i in range(c + 1, p):
-            s = 0.0
-            for k in range(c, i):
-                s += Q[i, k] * K[k, c]
-            K[i, c] = -s / Q[i, i]
-    for i in range(p):
-        for j in range(i + 1):
-            s = 0.0
-            for k in range(i, p):
-                s += K[k, i] * K[k, j]
-            C[i, j] = s
-            C[j, i] = s
-    return log_det
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _unblock(H, n_tri):
-    """Return the triangle of slot 0."""
-    out = np.empty(n_tri)
-    for t in range(n_tri):
-        out[t] = H[t * B]
-    return out
+# numba looks at one file to tell whether its cache is stale, so the digest of all is part of the key.
+# Whoever caches compiled code that calls a kernel needs it too.
+VERSION = _digest()
 
 
 def make_kernel(shape: KernelShape) -> Callable[..., Any]:
@@ -386,15 +54,16 @@ def make_kernel(shape: KernelShape) -> Callable[..., Any]:
 @cache
 def _make_kernel(q: tuple[int, ...], m: int, n_coef: int, integrate: bool) -> Callable[..., Any]:
     m_, k_, one_ = (0,) * m, (0,) * n_coef, (0,)
-    builder = (_one_level, _two_levels, _three_levels)[len(q) - 1]
-    return builder(tuple((0,) * size for size in q), m_, k_, one_, integrate)
+    build = (_one_level, _two_levels, _three_levels)[len(q) - 1]
+    return build(tuple((0,) * size for size in q), m_, k_, one_, integrate, VERSION)
 
 
-def _one_level(q_, m_, k_, one_, integrate):
+def _one_level(q_, m_, k_, one_, integrate, version):
     n_tri, (q0,), n_coef = len(m_) * (len(m_) + 1) // 2, q_, len(k_)
 
     @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, n_obs, coefs, factors, log_det_R, center, precision):
+        _ = version  # a free variable, so that it is part of the cache key
         fold = n_coef == 1
         c = coefs[0] if fold else 1.0
         root = np.sqrt(c)
@@ -402,23 +71,24 @@ def _one_level(q_, m_, k_, one_, integrate):
         H = np.zeros(n_tri * B)
         log_det = forward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, H)
         H_bar, center_bar, coef_bar = np.zeros(n_tri), np.zeros(center.size), np.zeros(n_coef)
-        top = _unblock(H, n_tri)
+        top = unblock(H, n_tri)
         value = solve_top(top, c, integrate, center, precision, H_bar, center_bar)
         bar0 = np.zeros(L0.shape)
         backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, H_bar * c, False, H_bar, bar0, coef_bar)
         if fold:
-            coef_bar[0] = _inner(H_bar, top, len(m_)) + 0.5 * np.sum(bar0 * L0) / c
+            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * np.sum(bar0 * L0) / c
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
         return value, coef_bar, (bar0 * root,), center_bar
 
     return kernel
 
 
-def _two_levels(q_, m_, k_, one_, integrate):
+def _two_levels(q_, m_, k_, one_, integrate, version):
     n_tri, (q0, q1), n_coef = len(m_) * (len(m_) + 1) // 2, q_, len(k_)
 
     @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, n_obs, coefs, factors, log_det_R, center, precision):
+        _ = version  # a free variable, so that it is part of the cache key
         fold = n_coef == 1
         c = coefs[0] if fold else 1.0
         root = np.sqrt(c)
@@ -427,24 +97,25 @@ def _two_levels(q_, m_, k_, one_, integrate):
         log_det = forward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, S1)
         log_det += forward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, H)
         H_bar, center_bar, coef_bar = np.zeros(n_tri), np.zeros(center.size), np.zeros(n_coef)
-        top = _unblock(H, n_tri)
+        top = unblock(H, n_tri)
         value = solve_top(top, c, integrate, center, precision, H_bar, center_bar)
         bar0, bar1, G1 = np.zeros(L0.shape), np.zeros(L1.shape), np.empty(parents[1].size * n_tri)
         backward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, H_bar * c, True, G1, bar1, coef_bar)
         backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, G1, False, G1, bar0, coef_bar)
         if fold:
-            coef_bar[0] = _inner(H_bar, top, len(m_)) + 0.5 * (np.sum(bar0 * L0) + np.sum(bar1 * L1)) / c
+            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * (np.sum(bar0 * L0) + np.sum(bar1 * L1)) / c
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
         return value, coef_bar, (bar0 * root, bar1 * root), center_bar
 
     return kernel
 
 
-def _three_levels(q_, m_, k_, one_, integrate):
+def _three_levels(q_, m_, k_, one_, integrate, version):
     n_tri, (q0, q1, q2), n_coef = len(m_) * (len(m_) + 1) // 2, q_, len(k_)
 
     @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, n_obs, coefs, factors, log_det_R, center, precision):
+        _ = version  # a free variable, so that it is part of the cache key
         fold = n_coef == 1
         c = coefs[0] if fold else 1.0
         root = np.sqrt(c)
@@ -454,7 +125,7 @@ def _three_levels(q_, m_, k_, one_, integrate):
         log_det += forward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, S2)
         log_det += forward_level(S2, coefs, parents[2], maps[2], L2, q2, m_, one_, H)
         H_bar, center_bar, coef_bar = np.zeros(n_tri), np.zeros(center.size), np.zeros(n_coef)
-        top = _unblock(H, n_tri)
+        top = unblock(H, n_tri)
         value = solve_top(top, c, integrate, center, precision, H_bar, center_bar)
         bar0, bar1, bar2 = np.zeros(L0.shape), np.zeros(L1.shape), np.zeros(L2.shape)
         G1, G2 = np.empty(parents[1].size * n_tri), np.empty(parents[2].size * n_tri)
@@ -463,22 +134,11 @@ def _three_levels(q_, m_, k_, one_, integrate):
         backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, G1, False, G1, bar0, coef_bar)
         if fold:
             inner = np.sum(bar0 * L0) + np.sum(bar1 * L1) + np.sum(bar2 * L2)
-            coef_bar[0] = _inner(H_bar, top, len(m_)) + 0.5 * inner / c
+            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * inner / c
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
         return value, coef_bar, (bar0 * root, bar1 * root, bar2 * root), center_bar
 
     return kernel
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _inner(a, b, m):
-    """Return the inner product of two symmetric matrices given by their lower triangles."""
-    out = 0.0
-    for c in range(m):
-        for d in range(c):
-            out += 2.0 * a[(c * (c + 1)) // 2 + d] * b[(c * (c + 1)) // 2 + d]
-        out += a[(c * (c + 1)) // 2 + c] * b[(c * (c + 1)) // 2 + c]
-    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
