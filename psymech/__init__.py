@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from psymech.data.checks import DesignReport as DesignReport
     from psymech.data.decompose import decompose as decompose
+    from psymech.data.design_report import DesignReport as DesignReport
     from psymech.data.findings import Finding as Finding
     from psymech.data.sessions import SessionData as SessionData
     from psymech.errors import DataError as DataError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HOME = {
     "DataError": "errors",
     "DesignError": "errors",
-    "DesignReport": "data.checks",
+    "DesignReport": "data.design_report",
     "DesignWarning": "errors",
     "Finding": "data.findings",
     "ModelSpec": "spec.model",
@@ -37,6 +37,25 @@ _HOME = {
     "decompose": "data.decompose",
     "growth": "models.growth",
     "process": "models.process",
+    "build_model": "graph.build",
+    "BuiltModel": "graph.build",
+    "sample": "inference.sample",
+    "fit": "inference.sample",
+    "SamplingWarning": "inference.sample",
+    "describe_priors": "priors",
+    "check_sampling": "inference.checks",
+    "SamplingReport": "inference.checks",
+    "load_example": "data.examples",
+    "example_names": "data.examples",
+    "Normal": "spec.priors",
+    "StudentT": "spec.priors",
+    "HalfNormal": "spec.priors",
+    "HalfStudentT": "spec.priors",
+    "Exponential": "spec.priors",
+    "LKJ": "spec.priors",
+    "Gamma": "spec.priors",
+    "SymmetricBeta": "spec.priors",
+    "TimeShape": "spec.model",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604

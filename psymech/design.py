@@ -1,0 +1,415 @@
+"""make_design(): a specification and a table become the arrays of the model, with every row left out accounted for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psymech.columns import ColumnSource, column_source, evaluate_factor
+from psymech.data.checks import (
+    DesignReport,
+    check_collinear,
+    check_column,
+    check_data,
+    check_levels,
+)
+from psymech.data.findings import Finding
+from psymech.data.sessions import SessionData
+from psymech.errors import DataError, DesignError, shown_ids
+from psymech.names import INTERCEPT, LEVELS, TIME, Level
+from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Response, Term, response_label
+from psymech.timebasis import TimeBasis
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelDesign:
+    """Random columns of one level: which unit each row belongs to, and what varies.
+
+    Attributes
+    ----------
+    code : (n_obs,) index into `labels`.
+    labels : (n_units,) ids as the user knows them.
+    parent : (n_units,) index of each unit's parent at the next level of the design; None at the top or where crossed.
+    Z : (n_obs, n_terms) columns.
+    terms : labels of the columns.
+    """
+
+    level: Level
+    code: Ints
+    labels: NDArray
+    parent: Ints | None
+    Z: Floats
+    terms: tuple[str, ...]
+    correlated: bool
+    centred: bool | None
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The model's arrays. Rows are (session, response) pairs with an observed response, in the data's order.
+
+    Attributes
+    ----------
+    y : (n_obs,) response; categories of an ordinal response are coded 0, 1, ....
+    X : (n_obs, n_terms) fixed-effect columns, named by `terms`; `roles` says what each column is.
+    levels : random columns, lowest level first; every level of the data that the model uses.
+    response : (n_obs,) index into `responses`; term_response : (n_terms,) the response that each column belongs to.
+    previous : (n_obs,) index of the same patient's and response's preceding row, or -1; gap : sessions in between.
+    row : (n_obs,) index into the sessions of the data.
+    """
+
+    y: Floats
+    X: Floats
+    terms: tuple[str, ...]
+    term_specs: tuple[Term, ...]
+    term_response: Ints
+    levels: tuple[LevelDesign, ...]
+    response: Ints
+    responses: tuple[str, ...]
+    family: Family
+    categories: tuple[float, ...]
+    residual: ResidualKind
+    row: Ints
+    session: Floats
+    time: Floats
+    previous: Ints
+    gap: Floats
+    time_basis: TimeBasis | None
+    unit_means: Mapping[Level, Mapping[str, Floats]]
+    nested: bool
+    report: DesignReport
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows of the likelihood."""
+        return len(self.y)
+
+    def level(self, name: str) -> LevelDesign | None:
+        """Return the design of a level, or None where the model has no such level."""
+        return next((level for level in self.levels if level.level == name), None)
+
+
+def make_design(spec: ModelSpec, data: SessionData) -> Design:
+    """Turn a specification and a table into arrays.
+
+    Missing outcomes are left out under MAR (their sessions add nothing to the likelihood; the patient stays with the sessions
+    that remain), rows without a lagged predecessor are left out; both are counted in `report`. Missing predictors are refused.
+
+    Parameters
+    ----------
+    spec
+        What is modelled.
+    data
+        The checked table.
+
+    Returns
+    -------
+    Design
+        `report` holds every finding; call ``design.report.raise_errors()`` before building on it, as
+        :func:`psymech.build_model` does.
+
+    Raises
+    ------
+    DataError
+        A column is absent, not numeric, or a predictor is missing.
+    DesignError
+        The model asks for a level that the data do not have, or nothing is left to fit.
+    """
+    findings: list[Finding] = list(data.notes) + list(check_data(data))
+    _refuse_absent_levels(spec, data)
+    source = column_source(spec, data)
+    pieces = [_response_rows(response, spec, data, source, findings) for response in spec.responses]
+    many = len(spec.responses) > 1
+
+    n_terms = sum(len(p.terms) for p in pieces)
+    n_obs = sum(len(p.row) for p in pieces)
+    X = np.zeros((n_obs, n_terms))
+    labels: list[str] = []
+    starts = np.cumsum([0, *(len(p.row) for p in pieces)])
+    column = 0
+    for piece, start in zip(pieces, starts[:-1], strict=True):
+        width = len(piece.terms)
+        X[start : start + len(piece.row), column : column + width] = piece.X
+        labels += [response_label(piece.response, t.label) if many else t.label for t in piece.terms]
+        column += width
+    row = np.concatenate([p.row for p in pieces])
+    response = np.repeat(np.arange(len(pieces)), np.diff(starts))
+    term_response = np.repeat(np.arange(len(pieces)), [len(p.terms) for p in pieces])
+    y = np.concatenate([p.y for p in pieces])
+
+    order = np.lexsort((response, row))
+    X, row, response, y = X[order], row[order], response[order], y[order]
+    levels = _levels(spec, data, X, tuple(labels), row, response, tuple(r.column for r in spec.responses))
+    previous, gap = _previous_rows(data.codes["patient"][row], response, data.session[row])
+    design = Design(
+        y=y,
+        X=X,
+        terms=tuple(labels),
+        term_specs=tuple(t for p in pieces for t in p.terms),
+        term_response=term_response,
+        levels=levels,
+        response=response,
+        responses=tuple(r.column for r in spec.responses),
+        family=spec.family,
+        categories=pieces[0].categories,
+        residual=spec.residual,
+        row=row,
+        session=data.session[row],
+        time=data.time[row],
+        previous=previous,
+        gap=gap,
+        time_basis=source.time_basis,
+        unit_means=source.unit_means,
+        nested=data.patient_ids != "crossed",
+        report=DesignReport(tuple(findings)),
+    )
+    return replace(design, report=DesignReport(tuple([*findings, *_check_design(design)])))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    response: str
+    terms: tuple[Term, ...]
+    X: Floats
+    y: Floats
+    row: Ints
+    categories: tuple[float, ...]
+
+
+def _refuse_absent_levels(spec: ModelSpec, data: SessionData) -> None:
+    for block in spec.random:
+        if block.level not in data.levels:
+            raise DesignError(
+                f"The model lets {', '.join(block.terms)} vary over level {block.level!r}, but the data name no {block.level}. "
+                f"Give the column with SessionData.from_frame(..., {block.level}=...), or leave the level out of the model."
+            )
+
+
+def _response_rows(
+    response: Response, spec: ModelSpec, data: SessionData, source: ColumnSource, findings: list[Finding]
+) -> _Piece:
+    outcome = data.values(response.column)
+    observed = np.isfinite(outcome)
+    patients = data.codes["patient"]
+    if not observed.any():
+        raise DataError(f"Column {response.column!r}: every value is missing. A model needs an observed outcome.")
+    if not observed.all():
+        findings.append(_missing_outcome(response.column, observed, data))
+    terms = tuple(t for t in response.terms if _exists(t, data))
+    keep = observed.copy()
+    for term in terms:
+        for factor in term.factors:
+            if factor.lag:
+                keep &= source.has_predecessor(factor, response.column)
+    _note_lags(response, terms, observed, keep, source, findings)
+    row = np.flatnonzero(keep)
+    if row.size == 0:
+        raise DesignError(
+            f"No session of {response.column!r} is left: all lack a predecessor {_longest_lag(terms)} session(s) earlier. Use lag=0."
+        )
+    columns = [np.prod([evaluate_factor(source, f)[row] for f in t.factors] or [np.ones(row.size)], axis=0) for t in terms]
+    X = np.column_stack(columns) if columns else np.zeros((row.size, 0))
+    _refuse_missing_predictors(terms, source, row, data)
+    lost = np.setdiff1d(patients, patients[row])
+    if lost.size:
+        ids = data.ids["patient"][np.unique(lost)]
+        findings.append(
+            Finding(
+                "note",
+                "patients-without-rows",
+                response.column,
+                tuple(str(i) for i in ids[:5]),
+                f"{len(ids)} patient(s) have no usable session for {response.column!r} and take no part in the fit: {shown_ids(ids)}.",
+                "",
+            )
+        )
+    y, categories = _code_outcome(outcome[row], response)
+    return _Piece(response.column, terms, X, y, row, categories)
+
+
+def _exists(term: Term, data: SessionData) -> bool:
+    """The therapist part of a variable does not exist where the data name no therapists."""
+    return "therapist" in data.levels or all(factor.part != "therapist" for factor in term.factors)
+
+
+def _missing_outcome(column: str, observed: NDArray[np.bool_], data: SessionData) -> Finding:
+    patients = data.codes["patient"]
+    n_missing = int((~observed).sum())
+    without = np.setdiff1d(np.unique(patients), np.unique(patients[observed]))
+    text = f"{n_missing} of {observed.size} sessions have a missing {column!r}"
+    if without.size:
+        text += f"; {without.size} patient(s) have none observed: {shown_ids(data.ids['patient'][without])}"
+    return Finding(
+        "note",
+        "outcome-missing",
+        column,
+        tuple(str(i) for i in data.ids["patient"][without][:5]),
+        f"{text}. These sessions add nothing to the likelihood (missing at random given the model).",
+        "If sessions are missing because of how the patient felt that day, this is not enough.",
+    )
+
+
+def _note_lags(
+    response: Response,
+    terms: tuple[Term, ...],
+    observed: NDArray[np.bool_],
+    keep: NDArray[np.bool_],
+    source: ColumnSource,
+    findings: list[Finding],
+) -> None:
+    lost = observed & ~keep
+    if not lost.any():
+        return
+    reasons = source.lag_reasons([f for t in terms for f in t.factors if f.lag], lost)
+    detail = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    findings.append(
+        Finding(
+            "note",
+            "lag-rows",
+            response.column,
+            (),
+            f"{int(lost.sum())} sessions with an observed {response.column!r} have no predecessor to lag from and were left out ({detail}).",
+            "",
+        )
+    )
+
+
+def _longest_lag(terms: tuple[Term, ...]) -> int:
+    return max((f.lag for t in terms for f in t.factors), default=0)
+
+
+def _refuse_missing_predictors(terms: tuple[Term, ...], source: ColumnSource, row: Ints, data: SessionData) -> None:
+    counts: dict[str, int] = {}
+    who: dict[str, NDArray] = {}
+    for factor in (f for t in terms for f in t.factors):
+        if factor.column == TIME or factor.column in counts:
+            continue
+        values = source.raw_at(factor)[row]
+        missing = np.isnan(values)
+        if missing.any():
+            counts[factor.column] = int(missing.sum())
+            who[factor.column] = np.unique(data.codes["patient"][row[missing]])
+    if counts:
+        each = "; ".join(
+            f"{column!r}: {count} missing (patients {shown_ids(data.ids['patient'][who[column]])})"
+            for column, count in counts.items()
+        )
+        raise DataError(
+            f"Predictors must be complete where the outcome is observed, found {each}. Complete them (for instance by multiple "
+            "imputation), leave those sessions out yourself, or leave the predictor out of the model."
+        )
+
+
+def _code_outcome(y: Floats, response: Response) -> tuple[Floats, tuple[float, ...]]:
+    values = np.unique(y)
+    if values.size == 1:
+        raise DesignError(f"Column {response.column!r} has the one value {values[0]:g} in every session: nothing varies.")
+    match response.family:
+        case "bernoulli":
+            if set(values.tolist()) != {0.0, 1.0}:
+                raise DesignError(
+                    f"family='bernoulli' needs 0 and 1 in {response.column!r}, found values such as {values[:5].tolist()}."
+                )
+            return y, ()
+        case "ordinal":
+            if values.size > 30 or not np.equal(values, np.round(values)).all():
+                raise DesignError(
+                    f"family='ordinal' needs at most 30 whole-number categories in {response.column!r}, found {values.size} "
+                    f"different values such as {values[:5].tolist()}. Use family='gaussian'."
+                )
+            return np.searchsorted(values, y).astype(float), tuple(float(v) for v in values)
+        case _:
+            return y, ()
+
+
+def _levels(
+    spec: ModelSpec,
+    data: SessionData,
+    X: Floats,
+    labels: tuple[str, ...],
+    row: Ints,
+    response: Ints,
+    responses: tuple[str, ...],
+) -> tuple[LevelDesign, ...]:
+    chosen = [level for level in LEVELS if level in data.levels and level not in spec.without]
+    by_label = dict(zip(labels, X.T, strict=True))
+    many = len(responses) > 1
+    intercepts = tuple(response_label(r, INTERCEPT) for r in responses) if many else (INTERCEPT,)
+    for index, label in enumerate(intercepts):
+        by_label.setdefault(label, (response == index).astype(float))
+    used = {level: np.unique(data.codes[level][row]) for level in chosen}
+    out = []
+    for position, level in enumerate(chosen):
+        block = spec.block(level) or RandomBlock(level, intercepts)
+        terms = tuple(t for t in block.terms if t in by_label)
+        units = used[level]
+        parent = None
+        if data.patient_ids != "crossed" and position + 1 < len(chosen):
+            upper = chosen[position + 1]
+            parent = np.searchsorted(used[upper], _ancestor(data, level, upper)[units]).astype(np.int64)
+        out.append(
+            LevelDesign(
+                level=level,
+                code=np.searchsorted(units, data.codes[level][row]).astype(np.int64),
+                labels=data.ids[level][units],
+                parent=parent,
+                Z=np.column_stack([by_label[t] for t in terms]),
+                terms=terms,
+                correlated=block.correlated and len(terms) > 1,
+                centred=block.centred,
+            )
+        )
+    return tuple(out)
+
+
+def _ancestor(data: SessionData, level: Level, upper: Level) -> Ints:
+    """Index of each unit's ancestor at `upper`, read off the sessions."""
+    found = np.zeros(len(data.ids[level]), dtype=np.int64)
+    found[data.codes[level]] = data.codes[upper]
+    return found
+
+
+def _previous_rows(patient: Ints, response: Ints, session: Floats) -> tuple[Ints, Floats]:
+    previous = np.full(patient.size, -1, dtype=np.int64)
+    order = np.lexsort((session, response, patient))
+    a, b = order[:-1], order[1:]
+    same = (patient[a] == patient[b]) & (response[a] == response[b])
+    previous[b[same]] = a[same]
+    gap = np.where(previous >= 0, session - session[previous], 0.0)
+    return previous, gap
+
+
+def _check_design(design: Design) -> tuple[Finding, ...]:
+    codes = {level.level: level.code for level in design.levels}
+    labels = {level.level: level.labels for level in design.levels}
+    found: list[Finding] = list(
+        check_levels({lv.level: len(lv.terms) for lv in design.levels}, codes=codes, labels=labels)
+    )
+    for index, (label, term) in enumerate(zip(design.terms, design.term_specs, strict=True)):
+        if term.role in ("intercept", "time"):
+            continue
+        part = term.factors[0].part if len(term.factors) == 1 else "raw"
+        rows = design.response == design.term_response[index]
+        found += check_column(
+            label, design.X[rows, index], {level: code[rows] for level, code in codes.items()}, part, labels=labels
+        )
+    by_response = [design.term_response == r for r in range(len(design.responses))]
+    singular = {f.column for f in found if f.severity == "error"}
+    for index, members in enumerate(by_response):
+        rows = design.response == index
+        columns = {
+            label: design.X[rows, j]
+            for j, label in enumerate(design.terms)
+            if members[j] and label not in singular and design.term_specs[j].role != "intercept"
+        }
+        found += check_collinear(columns)
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""PyMC models derived from a specification and a design. PyMC lives here and in inference/ only."""

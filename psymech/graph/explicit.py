@@ -1,0 +1,151 @@
+"""The explicit graph: every random effect is a variable. Works for every family and for crossed levels."""
+
+from typing import Literal
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+from pytensor.tensor.variable import TensorVariable
+
+from psymech import names
+from psymech.design import Design, LevelDesign
+from psymech.errors import SpecError
+from psymech.graph.residuals import ar1_response
+from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
+from psymech.priors import ChosenPriors
+from psymech.spec.priors import HalfNormal, HalfStudentT
+
+Parametrisation = Literal["centred", "non-centred"]
+CENTRE_ABOVE = 0.9
+
+
+def coordinates(design: Design) -> dict[str, object]:
+    """Coordinates of the model and of the tree: terms, responses, units and their terms, rows."""
+    coords: dict[str, object] = {names.TERM: list(design.terms), names.OBS: np.arange(design.n_obs)}
+    if len(design.responses) > 1:
+        coords[names.RESPONSE] = list(design.responses)
+    for level in design.levels:
+        dim = names.term_dim(level.level)
+        coords[level.level] = level.labels
+        coords[dim] = list(level.terms)
+        coords[dim + names.AUX] = list(level.terms)
+    if design.family == "ordinal":
+        coords[names.THRESHOLD] = [f"{a:g}|{b:g}" for a, b in zip(design.categories, design.categories[1:], strict=False)]
+    return coords
+
+
+def parametrisation(design: Design, level: LevelDesign) -> Parametrisation:
+    """Choose how a level's effects are sampled.
+
+    Effects that the data pin down well mix best centred, others non-centred (Papaspiliopoulos, Roberts & Sköld 2007,
+    doi:10.1214/088342307000000014). The measure is the lowest reliability among the level's terms that is typical of its units,
+    with effects as large as a tenth of the outcome's variance: n s_z^2 tau^2 / (n s_z^2 tau^2 + sigma^2).
+    """
+    if level.centred is not None:
+        return "centred" if level.centred else "non-centred"
+    if design.family in ("bernoulli", "ordinal"):
+        return "non-centred"
+    counts = np.bincount(level.code, minlength=level.n_units)
+    information = np.median(counts) * (level.Z**2).mean(axis=0) / np.maximum((level.Z**2).max(axis=0), 1e-300)
+    tau2 = 0.1
+    reliability = information * tau2 / (information * tau2 + (1 - tau2))
+    return "centred" if reliability.min() > CENTRE_ABOVE else "non-centred"
+
+
+def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:
+    """Return the model with every effect as a variable; see :func:`psymech.build_model`."""
+    with pm.Model(coords=coordinates(design)) as model:
+        X = pm.Data(names.DESIGN_X, design.X, dims=(names.OBS, names.TERM))
+        beta = _fixed_effects(design, priors)
+        eta = matmul(X, beta) if design.terms else pt.zeros(design.n_obs)
+        for level in design.levels:
+            eta = eta + _random_part(design, level, priors)
+        _likelihood(design, priors, eta)
+    return model
+
+
+def uncentring(design: Design, priors: ChosenPriors) -> NDArray[np.float64]:
+    """Matrix from (intercept at the average of the other columns, slopes) to (intercept at zero, slopes)."""
+    matrix = np.eye(len(design.terms))
+    for j, term in enumerate(design.term_specs):
+        if term.role == "intercept":
+            matrix[j] -= np.where(design.term_response == design.term_response[j], priors.center, 0.0)
+    return matrix
+
+
+def _fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
+    free = standard_vector("fixed", priors.beta) if design.terms else pt.zeros(0)
+    return pm.Deterministic(names.BETA, matmul(pt.constant(uncentring(design, priors)), free), dims=(names.TERM,))
+
+
+def _random_part(design: Design, level: LevelDesign, priors: ChosenPriors) -> TensorVariable:
+    name, dim = level.level, names.term_dim(level.level)
+    lkj = priors.corr.get(name)
+    centred = parametrisation(design, level) == "centred"
+    factor = covariance_factor(name, priors.sd[name], lkj, signed=not centred)
+    register_covariance(name, factor, correlated=lkj is not None)
+    Z = pm.Data(names.design_z(name), level.Z, dims=(names.OBS, dim))
+    code = pm.Data(names.group_of_obs(name), level.code, dims=(names.OBS,))
+    if not centred:
+        z = pm.Normal(f"z_{name}", 0.0, 1.0, dims=(name, dim))
+        u = pm.Deterministic(names.effect(name), matmul(z, factor.T), dims=(name, dim))
+    elif lkj is None:
+        u = pm.Normal(names.effect(name), 0.0, pt.sum(factor, axis=1), dims=(name, dim))
+    else:
+        u = pm.MvNormal(names.effect(name), mu=np.zeros(len(level.terms)), chol=factor, dims=(name, dim))
+    return pt.sum(Z * u[code], axis=1)
+
+
+def _likelihood(design: Design, priors: ChosenPriors, eta: TensorVariable) -> None:
+    dims = (names.OBS,)
+    match design.family:
+        case "gaussian" if design.residual == "ar1":
+            ar1_response(design, priors, eta, residual_sd(design, priors))
+        case "gaussian":
+            pm.Normal("y", eta, residual_sd(design, priors), observed=design.y, dims=dims)
+        case "student":
+            assert priors.nu is not None
+            nu = pm.Gamma(names.NU, priors.nu.shape, priors.nu.rate)
+            pm.StudentT("y", nu=nu, mu=eta, sigma=residual_sd(design, priors), observed=design.y, dims=dims)
+        case "bernoulli":
+            pm.Bernoulli("y", logit_p=eta, observed=design.y.astype(np.int64), dims=dims)
+        case "ordinal":
+            assert priors.cutpoints is not None
+            k = len(design.categories) - 1
+            cut = pm.Normal(
+                names.CUTPOINTS,
+                priors.cutpoints.mean,
+                priors.cutpoints.sd,
+                dims=(names.THRESHOLD,),
+                transform=pm.distributions.transforms.ordered,
+                initval=np.linspace(-1.5, 1.5, k) if k > 1 else np.zeros(1),
+            )
+            pm.OrderedLogistic("y", eta=eta, cutpoints=cut, observed=design.y.astype(np.int64), dims=dims, compute_p=False)
+
+
+def residual_sd(design: Design, priors: ChosenPriors) -> TensorVariable:
+    """Register sigma, a scalar or one per response, and return it per row."""
+    sd = positive_sigma(design, priors)
+    if len(design.responses) == 1:
+        return sd
+    return sd[pm.Data(names.RESPONSE_OF_OBS, design.response, dims=(names.OBS,))]
+
+
+def positive_sigma(design: Design, priors: ChosenPriors) -> TensorVariable:
+    """Register sigma: a scalar with one response, else one per response."""
+    family = type(priors.sigma[0])
+    if any(type(p) is not family for p in priors.sigma):
+        raise SpecError("The priors of sigma must be of one family for all responses.")
+    one = len(design.responses) == 1
+    dims = None if one else (names.RESPONSE,)
+
+    def values(field: str) -> object:
+        every = np.array([getattr(p, field) for p in priors.sigma], dtype=float)
+        return every[0] if one else every
+
+    if family is HalfNormal:
+        return pm.HalfNormal(names.SIGMA, values("sd"), dims=dims)
+    if family is HalfStudentT:
+        return pm.HalfStudentT(names.SIGMA, nu=values("nu"), sigma=values("sd"), dims=dims)
+    return pm.Exponential(names.SIGMA, scale=values("mean"), dims=dims)

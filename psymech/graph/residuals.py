@@ -1,0 +1,58 @@
+"""Residuals that remember the last session: AR(1) over session numbers, with gaps."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from psymech import names
+from psymech.design import Design
+from psymech.priors import ChosenPriors
+
+
+def _log_density(value, eta, sd, phi, previous, gap):  # noqa: ANN001, ANN202 - tensor expressions
+    first = pt.lt(previous, 0)
+    rho = pt.switch(first, 0.0, pt.sign(phi) ** gap * pt.abs(phi) ** gap)
+    before = pt.maximum(previous, 0)
+    mean = eta + rho * (value[before] - eta[before])
+    return pm.logp(pm.Normal.dist(mean, sd * pt.sqrt(1 - rho**2)), value).sum()
+
+
+def _draw(eta, sd, phi, previous, gap, rng=None, size=None):  # noqa: ANN001, ANN202 - NumPy arrays, as PyMC calls it
+    error = np.empty_like(eta)
+    noise = rng.normal(size=eta.shape)
+    for i, before in enumerate(previous):  # a row's predecessor always stands above it
+        if before < 0:
+            error[i] = sd[i] * noise[i]
+        else:
+            rho = np.sign(phi) ** gap[i] * np.abs(phi) ** gap[i]
+            error[i] = rho * error[before] + sd[i] * np.sqrt(1 - rho**2) * noise[i]
+    return eta + error
+
+
+def ar1_response(design: Design, priors: ChosenPriors, eta: TensorVariable, sd: TensorVariable) -> TensorVariable:
+    """Register phi and the observed response with Corr(e_s, e_t) = phi^|s - t| over session numbers of one patient.
+
+    The density is that of the chain: the first residual N(0, sigma^2), each later one N(rho e_before, sigma^2 (1 - rho^2)) with
+    rho = phi^gap. Exact for gaps.
+    """
+    assert priors.phi is not None
+    a = priors.phi.a
+    half = pm.Beta("phi_half", a, a)
+    phi = pm.Deterministic(names.PHI, 2.0 * half - 1.0)
+    previous = pm.Data("previous_of_obs", design.previous, dims=(names.OBS,))
+    gap = pm.Data("gap_of_obs", design.gap, dims=(names.OBS,))
+    per_row = sd if sd.ndim == 1 else sd * pt.ones(design.n_obs)
+    return pm.CustomDist(
+        "y",
+        eta,
+        per_row,
+        phi,
+        previous,
+        gap,
+        logp=_log_density,
+        random=_draw,
+        signature="(n),(n),(),(n),(n)->(n)",
+        observed=design.y,
+        dims=(names.OBS,),
+    )

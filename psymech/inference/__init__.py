@@ -1,0 +1,1 @@
+"""Sampling, conversion to the tree, checks and storage."""

@@ -1,0 +1,105 @@
+"""Running a sampler on a PyMC model: one shape of result from four samplers."""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+import nutpie
+import pymc as pm
+from psymech.inference.stages import Stages
+
+Sampler = Literal["nutpie", "pymc", "numpyro", "blackjax"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What every sampler is told."""
+
+    draws: int
+    tune: int
+    chains: int
+    cores: int
+    seed: int
+    target_accept: float
+    max_treedepth: int
+    progressbar: bool
+
+
+def available_cores() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_sampler(
+    model: pm.Model, sampler: Sampler, options: RunOptions, stages: Stages, keep: Iterable[str]
+) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    """Sample a PyMC model and return the variables in `keep` and the statistics, each (chain, draw, ...)."""
+    wanted = [name for name in keep if name in model.named_vars]
+    tree = _nutpie(model, options, stages, wanted) if sampler == "nutpie" else _pymc(model, sampler, options, stages, wanted)
+    posterior = tree["posterior"].dataset
+    values = {name: posterior[name].transpose("chain", "draw", ...).values for name in wanted}
+    return values, statistics(tree)
+
+
+def statistics(tree: xr.DataTree) -> dict[str, NDArray]:
+    """Sampler statistics that are one number a draw."""
+    group = tree["sample_stats"].dataset
+    return {str(k): v.transpose("chain", "draw").values for k, v in group.items() if set(v.dims) == {"chain", "draw"}}
+
+
+def _nutpie(model: pm.Model, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+    with stages.stage("compile", "compiling the model (the longest silence; faster the second time)"):
+        compiled = nutpie.compile_pymc_model(model, var_names=wanted)
+    return sample_nutpie(compiled, options, stages)
+
+
+def sample_nutpie(compiled: "nutpie.sample.CompiledModel", options: RunOptions, stages: Stages) -> xr.DataTree:
+    """Run nutpie on a compiled model."""
+    with stages.stage("sampling", f"sampling {options.chains} chains with nutpie"):
+        return nutpie.sample(
+            compiled,
+            draws=options.draws,
+            tune=options.tune,
+            chains=options.chains,
+            cores=options.cores,
+            seed=options.seed,
+            target_accept=options.target_accept,
+            maxdepth=options.max_treedepth,
+            save_warmup=False,
+            progress_bar=options.progressbar,
+        )
+
+
+def _pymc(model: pm.Model, sampler: Sampler, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+    nuts: dict[str, object] = {"target_accept": options.target_accept, "max_treedepth": options.max_treedepth}
+    if sampler in ("numpyro", "blackjax"):
+        nuts["chain_method"] = "vectorized"
+    stages.tell(f"compiling and sampling {options.chains} chains with {sampler} ...")
+    start = time.perf_counter()
+    tree = pm.sample(
+        options.draws,
+        tune=options.tune,
+        chains=options.chains,
+        cores=options.cores,
+        random_seed=options.seed,
+        nuts_sampler=sampler,
+        nuts=nuts,
+        var_names=wanted,
+        compute_convergence_checks=False,
+        progressbar=options.progressbar and sampler != "blackjax",
+        quiet=not options.progressbar,
+        model=model,
+    )
+    total = time.perf_counter() - start
+    sampling = float(tree["posterior"].attrs.get("sampling_time", np.nan))
+    stages.seconds["sampling_seconds"] = sampling
+    stages.seconds["compile_seconds"] = total - sampling
+    return tree

@@ -1,0 +1,179 @@
+"""sample() and fit(): draws from the posterior, the same tree whichever sampler made them."""
+
+import json
+import warnings
+
+import numpy as np
+import xarray as xr
+
+from psymech import names
+from psymech.data.sessions import SessionData
+from psymech.errors import SpecError
+from psymech.graph.build import BuiltModel, Engine, build_model
+from psymech.inference.run import RunOptions, Sampler, available_cores, run_sampler
+from psymech.inference.stages import Stages
+from psymech.inference.tree import assemble_tree, variable_dims
+from psymech.priors import prior_notes
+from psymech.spec.model import ModelSpec, one_of
+
+SAMPLERS = ("nutpie", "pymc", "numpyro", "blackjax")
+
+
+class SamplingWarning(UserWarning):
+    """The draws did not pass the checks of :func:`psymech.check_sampling`."""
+
+
+def sample(
+    built: BuiltModel,
+    *,
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    sampler: Sampler = "nutpie",
+    cores: int | None = None,
+    target_accept: float = 0.9,
+    max_treedepth: int = 10,
+    progressbar: bool = True,
+) -> xr.DataTree:
+    """Draw from the posterior of a built model.
+
+    Parameters
+    ----------
+    built
+        From :func:`psymech.build_model`.
+    draws, tune, chains
+        Kept draws and warm-up draws a chain, and the number of chains.
+    seed
+        One number for everything random; the same seed, sampler and versions give the same draws. None draws a seed, which is
+        written into the tree.
+    sampler
+        ``"nutpie"`` (fastest on a CPU), ``"pymc"``, ``"numpyro"`` or ``"blackjax"`` (both from the extra ``psymech[jax]``).
+    cores
+        Chains that run at once; by default as many as the machine has.
+    target_accept, max_treedepth
+        Of the no-U-turn sampler.
+    progressbar
+        Show the stages and the sampler's bar.
+
+    Returns
+    -------
+    DataTree
+        Groups posterior, sample_stats, observed_data and constant_data, as docs/tree.md describes; attributes tell version,
+        specification, engine, seed, sampler and seconds of compiling, sampling and recovering.
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> data = psm.load_example("process_study")
+    >>> built = psm.build_model(psm.growth("symptoms"), data)
+    >>> tree = psm.sample(built, draws=200, tune=200, chains=2, seed=1, progressbar=False)
+    >>> tree["posterior"]["u_therapist"].dims
+    ('chain', 'draw', 'therapist', 'therapist_term')
+    """
+    one_of(sampler, SAMPLERS, "sampler")
+    for argument, value in (("draws", draws), ("tune", tune), ("chains", chains)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise SpecError(f"{argument}: expected a whole number above zero, found {value!r}.")
+    chosen_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    stages = Stages(show=progressbar)
+    options = RunOptions(
+        draws=int(draws),
+        tune=int(tune),
+        chains=int(chains),
+        cores=cores or min(int(chains), available_cores()),
+        seed=chosen_seed,
+        target_accept=target_accept,
+        max_treedepth=max_treedepth,
+        progressbar=progressbar,
+    )
+    if built.engine == "collapsed":
+        from psymech.inference.collapsed import sample_collapsed
+
+        values, stats = sample_collapsed(built, sampler, options, stages)
+    else:
+        values, stats = run_sampler(built.model, sampler, options, stages, variable_dims(built.design))
+    return assemble_tree(
+        values,
+        stats,
+        spec=built.spec,
+        design=built.design,
+        attrs={
+            names.ATTR_ENGINE: built.engine,
+            names.ATTR_ENGINE_REASON: built.reason,
+            names.ATTR_SEED: chosen_seed,
+            names.ATTR_SAMPLER: sampler,
+            "tune": tune,
+            "target_accept": target_accept,
+            "psymech_prior_notes": json.dumps(prior_notes(built.design)),
+            **stages.seconds,
+        },
+    )
+
+
+def fit(
+    spec: ModelSpec,
+    data: SessionData,
+    *,
+    engine: Engine = "auto",
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    sampler: Sampler = "nutpie",
+    cores: int | None = None,
+    target_accept: float = 0.9,
+    max_treedepth: int = 10,
+    progressbar: bool = True,
+) -> xr.DataTree:
+    """Build, sample, recover the random effects and check: the everyday call.
+
+    Issues a :class:`psymech.SamplingWarning` where :func:`psymech.check_sampling` is not content, with the remedy.
+
+    Parameters
+    ----------
+    spec, data
+        Model and table.
+    engine
+        As in :func:`psymech.build_model`.
+    draws, tune, chains, seed, sampler, cores, target_accept, max_treedepth, progressbar
+        As in :func:`psymech.sample`.
+
+    Returns
+    -------
+    DataTree
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> data = psm.load_example("process_study")
+    >>> tree = psm.fit(psm.growth("symptoms"), data, draws=500, tune=500, seed=1, progressbar=False)
+    >>> tree.attrs["sampler"]
+    'nutpie'
+    """
+    from psymech.inference.checks import check_sampling
+
+    stages = Stages(show=progressbar)
+    with stages.stage("check", "checking the design and building the model"):
+        built = build_model(spec, data, engine)
+    stages.tell(f"engine: {built.engine} ({built.reason})")
+    for note in prior_notes(built.design):
+        stages.tell(note)
+    tree = sample(
+        built,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        seed=seed,
+        sampler=sampler,
+        cores=cores,
+        target_accept=target_accept,
+        max_treedepth=max_treedepth,
+        progressbar=progressbar,
+    )
+    tree.attrs |= stages.seconds
+    report = check_sampling(tree)
+    stages.tell(f"sampling: {report.verdict}")
+    if report.verdict != "ok":
+        warnings.warn(str(report), SamplingWarning, stacklevel=2)
+    return tree

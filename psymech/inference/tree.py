@@ -1,0 +1,158 @@
+"""From raw draws to the tree: the one place that writes the contract of a fitted model."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from psymech import __version__, names
+from psymech.design import Design
+from psymech.spec.model import ModelSpec, Term
+
+_STATS = {
+    "diverging": ("diverging",),
+    "energy": ("energy",),
+    "n_steps": ("n_steps",),
+    "step_size": ("step_size",),
+    "tree_depth": ("tree_depth", "depth"),
+    "reached_max_treedepth": ("reached_max_treedepth", "maxdepth_reached"),
+    "lp": ("lp", "logp"),
+    "acceptance_rate": ("acceptance_rate", "mean_tree_accept"),
+}
+
+
+def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
+    """Dims, without chain and draw, of every posterior variable that the design calls for."""
+    per_response = (names.RESPONSE,) if len(design.responses) > 1 else ()
+    dims: dict[str, tuple[str, ...]] = {names.BETA: (names.TERM,)}
+    for level in design.levels:
+        dim = names.term_dim(level.level)
+        dims[names.sd(level.level)] = (dim,)
+        dims[names.corr(level.level)] = (dim, dim + names.AUX)
+        dims[names.effect(level.level)] = (level.level, dim)
+    if design.family in ("gaussian", "student"):
+        dims[names.SIGMA] = per_response
+    if design.residual == "ar1":
+        dims[names.PHI] = ()
+    if design.family == "student":
+        dims[names.NU] = ()
+    if design.family == "ordinal":
+        dims[names.CUTPOINTS] = (names.THRESHOLD,)
+    return dims
+
+
+def tree_coords(design: Design) -> dict[str, NDArray]:
+    """Coordinates of the tree."""
+    coords: dict[str, NDArray] = {names.TERM: np.array(design.terms, dtype=object)}
+    if len(design.responses) > 1:
+        coords[names.RESPONSE] = np.array(design.responses, dtype=object)
+    for level in design.levels:
+        dim = names.term_dim(level.level)
+        coords[level.level] = level.labels
+        coords[dim] = coords[dim + names.AUX] = np.array(level.terms, dtype=object)
+    if design.family == "ordinal":
+        pairs = zip(design.categories, design.categories[1:], strict=False)
+        coords[names.THRESHOLD] = np.array([f"{a:g}|{b:g}" for a, b in pairs], dtype=object)
+    return coords
+
+
+def assemble_tree(
+    draws: Mapping[str, NDArray],
+    stats: Mapping[str, NDArray],
+    *,
+    spec: ModelSpec,
+    design: Design,
+    attrs: Mapping[str, str | int | float],
+) -> xr.DataTree:
+    """Return the fitted tree.
+
+    Parameters
+    ----------
+    draws
+        Posterior variables, each (chain, draw, *dims) with the dims of :func:`variable_dims`. A missing correlation matrix is
+        filled with the identity: terms that do not correlate.
+    stats
+        Sampler statistics under any sampler's names, each (chain, draw).
+    attrs
+        Attributes of the root: engine, seed, sampler, timings.
+    """
+    coords = tree_coords(design)
+    n_chains, n_draws = next(iter(draws.values())).shape[:2]
+    sample_coords = {names.CHAIN: np.arange(n_chains), names.DRAW: np.arange(n_draws)}
+    posterior: dict[str, tuple[tuple[str, ...], NDArray]] = {}
+    for name, dims in variable_dims(design).items():
+        values = draws.get(name)
+        if values is None:
+            q = len(coords[dims[0]])
+            values = np.broadcast_to(np.eye(q), (n_chains, n_draws, q, q)).copy()
+        posterior[name] = ((*names.SAMPLE_DIMS, *dims), values)
+    used = {d for dims, _ in posterior.values() for d in dims}
+    groups = {
+        names.POSTERIOR: xr.Dataset(posterior, coords={k: v for k, v in {**sample_coords, **coords}.items() if k in used}),
+        names.SAMPLE_STATS: xr.Dataset(_portable_stats(stats), coords=sample_coords),
+        names.OBSERVED_DATA: xr.Dataset({"y": ((names.OBS,), design.y)}, coords={names.OBS: np.arange(design.n_obs)}),
+        names.CONSTANT_DATA: _constant_data(design, coords),
+    }
+    tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+    tree.attrs = {
+        names.ATTR_VERSION: __version__,
+        names.ATTR_SPEC: spec.to_json(),
+        "psymech_terms": json.dumps(_term_table(design), ensure_ascii=False),
+        "psymech_design": json.dumps(_design_notes(design), ensure_ascii=False),
+        names.ATTR_NOTES: json.dumps([str(f) for f in design.report.findings], ensure_ascii=False),
+        **attrs,
+    }
+    return tree
+
+
+def _portable_stats(stats: Mapping[str, NDArray]) -> dict[str, tuple[tuple[str, str], NDArray]]:
+    found = {}
+    for portable, spellings in _STATS.items():
+        for spelling in spellings:
+            if spelling in stats:
+                found[portable] = (names.SAMPLE_DIMS, np.asarray(stats[spelling]))
+                break
+    return found
+
+
+def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
+    obs = (names.OBS,)
+    data: dict[str, tuple[tuple[str, ...], NDArray]] = {
+        names.DESIGN_X: ((names.OBS, names.TERM), design.X),
+        names.SESSION_OF_OBS: (obs, design.session),
+        names.TIME_OF_OBS: (obs, design.time),
+        "row_of_obs": (obs, design.row),
+    }
+    if len(design.responses) > 1:
+        data[names.RESPONSE_OF_OBS] = (obs, design.response)
+    for position, level in enumerate(design.levels):
+        data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), level.Z)
+        data[names.group_of_obs(level.level)] = (obs, level.code)
+        if level.parent is not None:
+            upper = design.levels[position + 1].level
+            data[names.parent_of_unit(level.level, upper)] = ((level.level,), level.parent)
+    used = {d for dims, _ in data.values() for d in dims} - {names.OBS}
+    return xr.Dataset(data, coords={names.OBS: np.arange(design.n_obs), **{d: coords[d] for d in used}})
+
+
+def _term_table(design: Design) -> list[dict[str, object]]:
+    return [
+        {
+            "label": label,
+            "role": term.role,
+            "part": term.factors[0].part if len(term.factors) == 1 else "raw",
+            "column": term.factors[0].column if len(term.factors) == 1 else "",
+            "factors": [{"column": f.column, "part": f.part, "lag": f.lag, "basis": f.basis} for f in term.factors],
+        }
+        for label, term in zip(design.terms, design.term_specs, strict=True)
+    ]
+
+
+def _design_notes(design: Design) -> dict[str, object]:
+    return {
+        "time_basis": None if design.time_basis is None else design.time_basis.to_dict(),
+        "categories": list(design.categories),
+        "nested": design.nested,
+    }

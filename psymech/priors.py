@@ -1,0 +1,253 @@
+"""From weakly informative defaults and the user's overrides to one prior per parameter, and their description in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from psymech import names
+from psymech.data.sessions import SessionData
+from psymech.design import Design, LevelDesign, make_design
+from psymech.errors import SpecError
+from psymech.spec.model import ModelSpec
+from psymech.spec.priors import (
+    LKJ,
+    Exponential,
+    Gamma,
+    HalfNormal,
+    HalfStudentT,
+    Normal,
+    Prior,
+    StudentT,
+    SymmetricBeta,
+    describe,
+    lookup,
+    variable_of,
+)
+
+FEW_THERAPISTS = 20
+LATENT_SD = {"bernoulli": np.pi / np.sqrt(3), "ordinal": np.pi / np.sqrt(3)}
+_PRIOR_DRAWS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenPriors:
+    """One prior for every parameter of a design.
+
+    `beta` follows the design's terms. The prior of an intercept belongs to the expected outcome at the average of the other
+    columns (``center``), not at zero: it means the same thing however the predictors are coded.
+    """
+
+    beta: tuple[Normal | StudentT, ...]
+    center: NDArray[np.float64]
+    sd: Mapping[str, tuple[Prior, ...]]
+    corr: Mapping[str, LKJ]
+    sigma: tuple[Prior, ...]
+    phi: SymmetricBeta | None
+    nu: Gamma | None
+    cutpoints: Normal | None
+
+
+def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
+    """Return the default of every parameter, or the user's prior where one was given.
+
+    Defaults for a Gaussian outcome with standard deviation s and columns with standard deviation s_x:
+    intercept Normal(mean, 2.5 s); slopes Normal(0, 2.5 s / s_x); sigma and the patient intercept SD HalfNormal(s), the therapist
+    and clinic intercept SD HalfNormal(s / 2); slope SDs HalfNormal(s / (2 s_x)) for patients and half of that above them;
+    correlations LKJ(2). On the logit scale s = 1.5 for the SDs and 1 for the fixed effects.
+    """
+    _refuse_unknown(spec, design)
+    logit = design.family in LATENT_SD
+    s_fixed, s_random = (np.ones(len(design.responses)), np.full(len(design.responses), 1.5)) if logit else _spread(design)
+    center = np.zeros(len(design.terms))
+    beta: list[Normal | StudentT] = []
+    for j, (label, term) in enumerate(zip(design.terms, design.term_specs, strict=True)):
+        r = int(design.term_response[j])
+        values = design.X[design.response == r, j]
+        if term.role == "intercept":
+            mean = 0.0 if logit else float(design.y[design.response == r].mean())
+            default = Normal(mean, float(2.5 * s_fixed[r]))
+        else:
+            center[j] = values.mean()
+            default = Normal(0.0, float(2.5 * s_fixed[r] / values.std()))
+        chosen = lookup(spec.priors, names.BETA, label) or default
+        assert isinstance(chosen, Normal | StudentT)
+        beta.append(chosen)
+    sd = {level.level: _sd_priors(spec, design, level, s_random) for level in design.levels}
+    corr = {
+        level.level: _lkj(lookup(spec.priors, names.corr(level.level))) for level in design.levels if level.correlated
+    }
+    sigma = () if logit else tuple(_pick(spec, names.SIGMA, r, HalfNormal(float(s))) for r, s in zip(design.responses, s_fixed, strict=True))
+    phi = lookup(spec.priors, names.PHI) or SymmetricBeta(2.0)
+    nu = lookup(spec.priors, names.NU) or Gamma(2.0, 0.1)
+    cutpoints = lookup(spec.priors, names.CUTPOINTS) or Normal(0.0, 3.0)
+    return ChosenPriors(
+        beta=tuple(beta),
+        center=center,
+        sd=sd,
+        corr=corr,
+        sigma=sigma,
+        phi=phi if design.residual == "ar1" and isinstance(phi, SymmetricBeta) else None,
+        nu=nu if design.family == "student" and isinstance(nu, Gamma) else None,
+        cutpoints=cutpoints if design.family == "ordinal" and isinstance(cutpoints, Normal) else None,
+    )
+
+
+def _refuse_unknown(spec: ModelSpec, design: Design) -> None:
+    entries: dict[str, set[str]] = {names.BETA: set(design.terms), names.SIGMA: set(design.responses)}
+    for level in design.levels:
+        entries[names.sd(level.level)] = set(level.terms)
+        entries[names.corr(level.level)] = set()
+    entries |= {names.PHI: set(), names.NU: set(), names.CUTPOINTS: set()}
+    for key, _ in spec.priors:
+        variable = variable_of(key)
+        if variable not in entries:
+            raise SpecError(f"priors: {key!r} belongs to a level that this model does not have.")
+        if key != variable and key[len(variable) + 1 : -1] not in entries[variable]:
+            known = ", ".join(sorted(entries[variable])) or "no entries"
+            raise SpecError(f"priors: {key!r} names no parameter of this model; {variable} has: {known}.")
+
+
+def _spread(design: Design) -> tuple[NDArray, NDArray]:
+    s = np.array([design.y[design.response == r].std() for r in range(len(design.responses))])
+    return s, s
+
+
+def _sd_priors(spec: ModelSpec, design: Design, level: LevelDesign, spread: NDArray) -> tuple[Prior, ...]:
+    above = 1.0 if level.level == "patient" else 0.5
+    out = []
+    for j, label in enumerate(level.terms):
+        rows = level.Z[:, j] != 0
+        r = int(design.response[np.argmax(rows)]) if len(design.responses) > 1 else 0
+        values = level.Z[design.response == r, j]
+        scale = spread[r] * above
+        if values.std() > 0:
+            scale = scale / (2 * values.std())
+        out.append(_pick(spec, names.sd(level.level), label, HalfNormal(float(scale))))
+    return tuple(out)
+
+
+def _pick(spec: ModelSpec, variable: str, entry: str, default: Prior) -> Prior:
+    return lookup(spec.priors, variable, entry) or default
+
+
+def _lkj(prior: Prior | None) -> LKJ:
+    return prior if isinstance(prior, LKJ) else LKJ(2.0)
+
+
+def draw_scale(prior: Prior, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """Draw standard deviations from a prior of a scale."""
+    match prior:
+        case HalfNormal(sd):
+            return np.abs(rng.normal(0, sd, size))
+        case HalfStudentT(nu, sd):
+            return np.abs(rng.standard_t(nu, size) * sd)
+        case Exponential(mean):
+            return rng.exponential(mean, size)
+        case _:
+            raise SpecError(f"{prior!r} is no prior of a standard deviation.")
+
+
+@dataclass(frozen=True, slots=True)
+class PriorDescription:
+    """The priors of a model as a table, and what they say about the shares of variance.
+
+    Attributes
+    ----------
+    table : one row a parameter: parameter, prior, low and high (central 90% of the prior), unit.
+    shares : one row a level: median and central 90% of the prior share of outcome variance of one session.
+    notes : sentences that should stand beside any result.
+    """
+
+    table: pd.DataFrame
+    shares: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [self.table.to_string(index=False), "", "Prior shares of variance (one session of the average patient):"]
+        parts += [self.shares.to_string(index=False), "", *self.notes]
+        return "\n".join(parts)
+
+
+def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> PriorDescription:
+    """Show every prior in outcome units, and the shares of variance that the priors imply before the data are seen.
+
+    Parameters
+    ----------
+    spec, data
+        Model and table.
+    seed
+        Seed of the draws behind the intervals.
+
+    Returns
+    -------
+    PriorDescription
+        Prints as a table.
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> data = psm.load_example("process_study")
+    >>> shown = psm.describe_priors(psm.growth("symptoms"), data)
+    >>> list(shown.shares["level"])
+    ['patient', 'therapist', 'residual']
+    """
+    design = make_design(spec, data)
+    chosen = choose_priors(spec, design)
+    rng = np.random.default_rng(seed)
+    logit = design.family in LATENT_SD
+    unit = "logit" if logit else "outcome units"
+    rows: list[dict[str, object]] = []
+
+    def add(parameter: str, prior: Prior, draws: NDArray | None, unit: str) -> None:
+        low, high = (np.nan, np.nan) if draws is None else np.quantile(draws, [0.05, 0.95])
+        rows.append({"parameter": parameter, "prior": describe(prior), "low": low, "high": high, "unit": unit})
+
+    for label, prior, term in zip(design.terms, chosen.beta, design.term_specs, strict=True):
+        t = rng.standard_normal(_PRIOR_DRAWS) if isinstance(prior, Normal) else rng.standard_t(prior.nu, _PRIOR_DRAWS)
+        where = f"{unit}, at the average of the other columns" if term.role == "intercept" else f"{unit} per unit"
+        add(f"beta[{label}]", prior, prior.mean + prior.sd * t, where)
+    variances: dict[str, NDArray] = {}
+    for level in design.levels:
+        draws = [draw_scale(p, rng, _PRIOR_DRAWS) for p in chosen.sd[level.level]]
+        for label, prior, d in zip(level.terms, chosen.sd[level.level], draws, strict=True):
+            add(f"sd_{level.level}[{label}]", prior, d, unit)
+        # Correlations have prior mean zero, so they drop out of the expected variance over the rows.
+        variances[level.level] = np.sum([d**2 * (level.Z[:, j] ** 2).mean() for j, d in enumerate(draws)], axis=0)
+        if level.level in chosen.corr:
+            add(f"corr_{level.level}", chosen.corr[level.level], None, "correlation")
+    if logit:
+        variances["residual"] = np.full(_PRIOR_DRAWS, LATENT_SD[design.family] ** 2)
+    else:
+        residual = [draw_scale(p, rng, _PRIOR_DRAWS) for p in chosen.sigma]
+        for response, prior, d in zip(design.responses, chosen.sigma, residual, strict=True):
+            add("sigma" if len(design.responses) == 1 else f"sigma[{response}]", prior, d, unit)
+        variances["residual"] = np.mean([d**2 for d in residual], axis=0)
+    if chosen.phi is not None:
+        add("phi", chosen.phi, 2 * rng.beta(chosen.phi.a, chosen.phi.a, _PRIOR_DRAWS) - 1, "autocorrelation")
+    if chosen.nu is not None:
+        add("nu", chosen.nu, rng.gamma(chosen.nu.shape, 1 / chosen.nu.rate, _PRIOR_DRAWS), "degrees of freedom")
+    if chosen.cutpoints is not None:
+        add("cutpoints", chosen.cutpoints, None, "logit, before ordering")
+    total = np.sum(list(variances.values()), axis=0)
+    shares = pd.DataFrame(
+        [
+            {"level": level, **dict(zip(("low", "median", "high"), np.quantile(v / total, [0.05, 0.5, 0.95]), strict=True))}
+            for level, v in variances.items()
+        ]
+    )
+    return PriorDescription(pd.DataFrame(rows), shares, prior_notes(design))
+
+
+def prior_notes(design: Design) -> tuple[str, ...]:
+    """Say where a prior decides the answer: few therapists or clinics."""
+    notes = []
+    for level in design.levels:
+        if level.level != "patient" and level.n_units < FEW_THERAPISTS:
+            notes.append(
+                f"There are only {level.n_units} {level.level}s: the prior on sd_{level.level} decides much of the answer about "
+                f"{level.level} differences. Repeat the fit with half and twice its scale and report what changes."
+            )
+    return tuple(notes)
