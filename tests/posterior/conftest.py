@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from fitted_trees import make_tree
+
+from tests.posterior.fitted_trees import make_tree
 
 
 @pytest.fixture(scope="session")

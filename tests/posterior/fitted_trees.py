@@ -140,7 +140,9 @@ def make_tree(
         posterior[names.SIGMA] = (("chain", "draw"), truth.sigma * np.exp(0.3 * spread * rng.normal(size=shape)))
         y = eta + truth.sigma * rng.normal(size=n_obs)
     else:
-        y = (eta - eta.mean() + rng.logistic(size=n_obs) > 0).astype(float)
+        middle = eta.mean()
+        posterior[names.BETA][1][..., terms.index("Intercept")] -= middle
+        y = (eta - middle + rng.logistic(size=n_obs) > 0).astype(float)
     if family == "student":
         posterior[names.NU] = (("chain", "draw"), np.full(shape, 6.0) + spread * rng.normal(size=shape))
     if residual == "ar1":

@@ -2,10 +2,10 @@ import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
-from fitted_trees import make_tree
 
 from psymech.inference.checks import Figure, SamplingReport, check_sampling
 from psymech.inference.diagnostics import EXAMINED, screen
+from tests.posterior.fitted_trees import make_tree
 
 
 def changed(tree: xr.DataTree, group: str, **variables: np.ndarray) -> xr.DataTree:

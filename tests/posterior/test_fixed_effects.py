@@ -4,10 +4,10 @@ import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
-from fitted_trees import two_response_tree
 
 from psymech.errors import DataError
 from psymech.posterior.effects import effects
+from tests.posterior.fitted_trees import two_response_tree
 
 EXACT = 1e-12  # the same sums in another order
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from fitted_trees import Truth, make_tree, two_response_tree
 from scipy.stats import norm
 
 from psymech.errors import SpecError
 from psymech.posterior.ranks import compare_therapists, n_top, rank_therapists
 from psymech.posterior.reliability import caseload_for, minimum_caseload, reliability
 from psymech.posterior.therapists import summarize_therapists, therapist_effects
+from tests.posterior.fitted_trees import Truth, make_tree, two_response_tree
 
 EXACT = 1e-12  # the same sums in another order
 SECONDS_ALLOWED = 2.0  # issue 5: 500 therapists, 4,000 draws

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import xarray as xr
-from fitted_trees import Truth, make_tree, two_response_tree
 
 from psymech.errors import SpecError
 from psymech.posterior.r2 import r2
 from psymech.posterior.variance import slope_share, variance_partition
+from tests.posterior.fitted_trees import Truth, make_tree, two_response_tree
 
 ROUNDING = 1e-10  # products and sums of a few terms
 INTERCEPTS = Truth(sd={"patient": {"Intercept": 4.0}, "therapist": {"Intercept": 2.0}}, corr={})

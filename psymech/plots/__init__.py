@@ -1,0 +1,1 @@
+"""Figures on arviz_plots, for matplotlib and plotly: returned, not shown."""
