@@ -48,6 +48,17 @@ def check_data(data: SessionData) -> tuple[Finding, ...]:
     return (*found, *_jumps(data), *_disorder(data))
 
 
+def data_report(data: SessionData) -> DesignReport:
+    """Return what can be said without a model: notes of reading, `check_data`, and `check_levels` of all levels.
+
+    Parameters
+    ----------
+    data : SessionData
+    """
+    levels = dict.fromkeys(data.levels, 1)
+    return DesignReport((*data.notes, *check_data(data), *check_levels(levels, codes=data.codes, labels=data.ids)))
+
+
 def _missing_cells(data: SessionData, name: str) -> list[Finding]:
     home = data.home(name)
     column = data.sessions[name] if home == "session" else data.units[home][name]

@@ -57,8 +57,8 @@ def check_column(
         message = f"Column {name} is constant: it does not vary{ACTS[part]}, so its effect cannot be estimated."
         return (Finding("error", "column-constant", name, (), message, "Leave it out, or use another part of it."),)
     found = _rare(name, values, codes, labels)
-    if part == "raw" and "patient" in codes:
-        found += _unsteady_baseline(name, values, codes["patient"], labels["patient"])
+    if part == "raw" and "patient" in codes and not found:
+        found = _unsteady_baseline(name, values, codes["patient"], labels["patient"])
     return tuple(found)
 
 

@@ -1,0 +1,128 @@
+"""The bad-input pack through psymech's own doors: read, check, design.
+
+`adapter` has the signature that the pack's scorer expects.  What happens after the design (prediction, report) is not
+reached from here; `NEEDS` names the public function that each such case waits for.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psymech as psm
+from psymech.data.checks import data_report
+from psymech.design import make_design
+
+NEEDS = {"predict_new_therapist": "predict", "predict_missing_predictor": "predict"}
+
+# Cases that reading alone must refuse, and cases that it must mend and say so; the rest is decided by model and design.
+REFUSED_ON_READING = frozenset(
+    {
+        "ids_reused_across_therapists",
+        "patient_bigint_one_missing",
+        "therapist_initials_NA",
+        "patient_blank_string",
+        "patient_id_5000_chars",
+        "duplicate_rows_exact",
+        "session_ties_everywhere",
+        "session_negative",
+        "session_text",
+        "session_typed_date_int",
+        "session_missing",
+        "outcome_out_of_range",
+        "outcome_infinite",
+        "outcome_overflow",
+        "file_zero_bytes",
+        "file_latin1",
+        "file_short_row",
+        "file_totals_row",
+        "file_wide_format",
+        "file_nul_byte",
+        "predict_type_changed",
+    }
+)
+NOTED_ON_READING = frozenset(
+    {
+        "therapist_trailing_space",
+        "therapist_unicode_nfc_nfd",
+        "file_tab_separated",
+        "file_unnamed_index",
+        "privacy_direct_identifiers",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call came to, in the words of the scorer."""
+
+    outcome: str
+    message: str
+    exc: str
+    facts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"outcome": self.outcome, "message": self.message, "exc": self.exc, "facts": self.facts}
+
+
+def process_spec(*, autoregressive: bool = False) -> psm.ModelSpec:
+    return psm.process(
+        "phq9",
+        techniques=["exposure", "restructuring"],
+        common_factors=["alliance", "empathy"],
+        covariates=["severity_pre"],
+        slopes={"therapist": ["exposure.within"]},
+        autoregressive=autoregressive,
+        time="linear",
+    )
+
+
+def read_only(path: str | Path) -> Outcome:
+    """Read a table and nothing else."""
+    try:
+        data = psm.SessionData.from_frame(path)
+    except psm.PsymechError as error:
+        return _refused(error)
+    return Outcome("handled", "\n".join(str(note) for note in data.notes), "", facts_of(data))
+
+
+def adapter(case: dict[str, Any], path: str, pack: str) -> dict[str, Any]:
+    """Read, check the data, make the design; for a prediction, read the new data."""
+    del pack
+    if case["call"] == "predict":
+        return read_only(path).as_dict()
+    try:
+        data = psm.SessionData.from_frame(path)
+        data_report(data).raise_errors()
+        report = make_design(process_spec(autoregressive=case["call"] == "lag"), data).report
+        report.raise_errors()
+    except psm.PsymechError as error:
+        return _refused(error).as_dict()
+    message = "\n".join(str(finding) for finding in report.findings)
+    return Outcome("handled", message, "", facts_of(data)).as_dict()
+
+
+def facts_of(data: psm.SessionData) -> dict[str, Any]:
+    outcome = data.values("phq9")
+    observed = outcome == outcome
+    return {
+        "n_rows": data.n_sessions,
+        "n_patients": data.n_patients,
+        "n_therapists": data.n_therapists,
+        "n_outcome_observed": int(observed.sum()),
+        "n_patients_with_outcome": len(set(data.codes["patient"][observed].tolist())),
+    }
+
+
+def stored_text(data: psm.SessionData) -> str:
+    """Everything that SessionData holds, as text."""
+    buffer = io.StringIO()
+    data.sessions.to_csv(buffer)
+    for table in data.units.values():
+        table.to_csv(buffer)
+    return buffer.getvalue() + "\n".join(str(note) for note in data.notes) + repr(data)
+
+
+def _refused(error: psm.PsymechError) -> Outcome:
+    kind = type(error)
+    return Outcome("error", str(error), f"{kind.__module__}.{kind.__qualname__}", {})
