@@ -305,7 +305,7 @@ def test_what_cannot_be_simulated_is_refused(keywords, message):
 
 
 def test_a_level_without_units_and_reserved_names_are_refused():
-    with pytest.raises(SpecError, match="level 'therapist', but sizes.therapists is None"):
+    with pytest.raises(SpecError, match=r"level 'therapist', but sizes\.therapists is None"):
         simulate(growth("score", random={"therapist": ["time"]}), sizes=Sizes(therapists=None), seed=1)
     with pytest.raises(SpecError, match="column 'session'"):
         simulate(growth("score", covariates=["session"]), seed=1)

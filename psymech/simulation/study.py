@@ -41,7 +41,7 @@ from psymech.simulation.people import (
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-STUDY_SEED = 110
+STUDY_SEED = 296
 THERAPISTS = 20
 NO_POST = {"completed": 0.04, "dropped out": 0.45}
 
@@ -191,7 +191,7 @@ def _ratings(rng: np.random.Generator, staff: Staff, people: People) -> dict[str
     drift = np.zeros((n, last))
     shocks = rng.normal(size=(n, last))
     for t in range(last):
-        drift[:, t] = 0.25 * shocks[:, t] + (0.3 * drift[:, t - 1] if t else 0.0)
+        drift[:, t] = 0.35 * shocks[:, t] + (0.3 * drift[:, t - 1] if t else 0.0)
     exposure = out["exposure"] - out["exposure"].mean(axis=1, keepdims=True)
     alliance = 3.7 + bond[:, None] + 0.15 * course + drift + staff.a_path[who][:, None] * exposure
     for name, shift in zip(ALLIANCE_PARTS, (0.0, -0.1, 0.1), strict=True):
