@@ -50,11 +50,12 @@ def assemble(
     every = [*table.columns, *(name for units in unit_columns.values() for name in units.table.columns)]
     check_ranges(own_ranges, every)
     order = canonical_order(nesting, session)
-    sessions = _session_frame(table, roles, nesting, session, time, own_ranges).iloc[order].reset_index(drop=True)
+    unsorted, coded = _session_frame(table, roles, nesting, session, time, own_ranges)
+    sessions = unsorted.iloc[order].reset_index(drop=True)
     frames: dict[Level, pd.DataFrame] = {
         level: pd.DataFrame(index=pd.RangeIndex(len(nesting.ids[level]))) for level in nesting.ids
     }
-    notes: list[Finding] = [*table.notes, *privacy, *tidied, *nesting.notes]
+    notes: list[Finding] = [*table.notes, *privacy, *tidied, *nesting.notes, *coded]
     for level, units in unit_columns.items():
         frames[level], found = align_units(
             units, level=level, nesting=nesting, roles=roles, ranges=own_ranges, taken=taken
@@ -94,8 +95,8 @@ def _session_frame(
     session: np.ndarray,
     time: np.ndarray,
     ranges: Ranges,
-) -> pd.DataFrame:
-    """Return the table's columns in the given order of rows: roles first as exact ids and numbers, then the rest."""
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Return the table's columns in the given order of rows, roles first as exact ids and numbers, and notes."""
     patients = nesting.ids["patient"][nesting.codes["patient"]]
     columns: dict[str, pd.Series] = {}
     for level in nesting.ids:
@@ -104,7 +105,9 @@ def _session_frame(
     columns[str(roles["session"])] = pd.Series(session)
     if roles["time"] is not None:
         columns[roles["time"]] = pd.Series(time)
+    notes: list[Finding] = []
     for name, column in table.columns.items():
         if name not in columns:
-            columns[name] = value_series(column, table, ranges=ranges, owner="patient", labels=patients)
-    return pd.DataFrame(columns)
+            columns[name], found = value_series(column, table, ranges=ranges, owner="patient", labels=patients)
+            notes += found
+    return pd.DataFrame(columns), notes

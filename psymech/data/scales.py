@@ -6,9 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from psymech.data.findings import Finding
 from psymech.data.roles import absent_message
 from psymech.data.table import Table
-from psymech.errors import DataError, shown_ids
+from psymech.errors import MAX_IDS_IN_MESSAGE, DataError, shown_id, shown_ids
 
 Range = tuple[float, float]
 
@@ -55,6 +56,7 @@ _OCCASIONS = (
 OCCASIONS: Final = frozenset(_OCCASIONS.split())
 CODES: Final = (-9, -99, -999, -9999, -77, -88, -777, -888, 77, 88, 99, 777, 888, 999, 7777, 8888, 9999)
 FAR: Final = 3.0  # widths of the other values beyond them, from which on a code cannot be a real value
+MISSING_CODES: Final = "missing-codes"
 MIN_OTHERS: Final = 8  # fewer values do not show what is usual
 
 
@@ -81,10 +83,10 @@ def check_ranges(ranges: Mapping[str, Range | None], names: Iterable[str]) -> No
             raise DataError(f"ranges['{name}'] expects (lowest, highest) or None, but got {limits!r}.")
 
 
-def refuse_impossible(
+def refuse_outside(
     name: str, values: np.ndarray, *, ranges: Mapping[str, Range | None], table: Table, owner: str, labels: np.ndarray
 ) -> None:
-    """Raise DataError where a value lies outside the range of its scale or is plainly a missing-value code.
+    """Raise DataError where a value lies outside the range of its scale.
 
     Parameters
     ----------
@@ -93,46 +95,48 @@ def refuse_impossible(
     values : ndarray, shape (n_rows,)
         float64, NaN where missing.
     ranges : mapping of column to (lowest, highest) or None
-        What the user stated; a column named here is not looked up and not searched for codes.
+        What the user stated; a column named here is not looked up.
     table : Table
     owner : str
         Level of the ids in `labels`, for the message.
     labels : ndarray, shape (n_rows,)
     """
-    stated = name in ranges
-    limits = ranges[name] if stated else known_range(name)
-    if limits is not None:
-        rows = np.flatnonzero((values < limits[0]) | (values > limits[1]))
-        if rows.size:
-            why = "stated in ranges" if stated else "a well-known scale"
-            remedy = (
-                f"Correct the cells, or leave them blank if missing; for another scoring pass ranges={{'{name}': "
-                "(lowest, highest)}, or None in its place for no check."
-            )
-            must = f"lie in the range {limits[0]:g} to {limits[1]:g} ({why})"
-            raise DataError(_message(name, must, rows, values, table, owner, labels, remedy))
-    if not stated and (rows := code_rows(values)).size:
-        must = "hold measurements, not codes for missing values"
-        remedy = f"Leave missing cells blank, or pass ranges={{'{name}': None}} if these are real values."
-        raise DataError(_message(name, must, rows, values, table, owner, labels, remedy))
+    limits = ranges[name] if name in ranges else known_range(name)
+    if limits is None:
+        return
+    rows = np.flatnonzero((values < limits[0]) | (values > limits[1]))
+    if rows.size:
+        why = "stated in ranges" if name in ranges else "a well-known scale"
+        raise DataError(
+            f"Column '{name}' must lie in the range {limits[0]:g} to {limits[1]:g} ({why}), but "
+            f"{_found(values, rows, table, owner, labels)}. Correct the cells, or leave them blank if missing; for "
+            f"another scoring pass ranges={{'{name}': (lowest, highest)}}, or None in its place for no check."
+        )
 
 
-def _message(
-    name: str,
-    must: str,
-    rows: np.ndarray,
-    values: np.ndarray,
-    table: Table,
-    owner: str,
-    labels: np.ndarray,
-    remedy: str,
-) -> str:
-    found = ", ".join(f"{value:g}" for value in list(dict.fromkeys(values[rows].tolist()))[:5])
-    whose = shown_ids(dict.fromkeys(labels[rows].tolist()))
-    return (
-        f"Column '{name}' must {must}, but {rows.size} of {values.size} values break that: {found} at "
-        f"{table.where(rows)}, {owner} {whose}. {remedy}"
+def note_codes(
+    name: str, values: np.ndarray, *, ranges: Mapping[str, Range | None], table: Table, owner: str, labels: np.ndarray
+) -> tuple[Finding, ...]:
+    """Return a note where a column holds codes for missing values; `SessionData.values` then refuses the column.
+
+    A column named in `ranges` is taken as it is.  Parameters as in `refuse_outside`.
+    """
+    rows = code_rows(values) if name not in ranges else np.array([], dtype=np.int64)
+    if not rows.size:
+        return ()
+    message = (
+        f"Column '{name}' must hold measurements to be used, but seems to hold codes for missing values: "
+        f"{_found(values, rows, table, owner, labels)}."
     )
+    remedy = f"Leave missing cells blank, or pass ranges={{'{name}': None}} if these are real values."
+    ids = tuple(shown_id(label) for label in list(dict.fromkeys(labels[rows].tolist()))[:MAX_IDS_IN_MESSAGE])
+    return (Finding("note", MISSING_CODES, name, ids, message, remedy),)
+
+
+def _found(values: np.ndarray, rows: np.ndarray, table: Table, owner: str, labels: np.ndarray) -> str:
+    found = ", ".join(f"{value:g}" for value in list(dict.fromkeys(values[rows].tolist()))[:MAX_IDS_IN_MESSAGE])
+    whose = shown_ids(dict.fromkeys(labels[rows].tolist()))
+    return f"{rows.size} of {values.size} values are {found} at {table.where(rows)}, {owner} {whose}"
 
 
 def code_rows(values: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from psymech.data.findings import Finding
 from psymech.data.nesting import PatientIds
 from psymech.data.numbers import not_numeric_message, parse_cell
 from psymech.data.roles import absent_message
+from psymech.data.scales import MISSING_CODES, Range
 from psymech.errors import DataError, shown_ids
 from psymech.names import LEVELS, Level
 
-Ranges = Mapping[str, tuple[float, float] | None]
+Ranges = Mapping[str, Range | None]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -174,8 +175,8 @@ class SessionData:
         Raises
         ------
         DataError
-            No such column (near names are suggested), an id column, or cells that are not numbers (shown with row
-            and id).
+            No such column (near names are suggested), an id column, cells that are not numbers (shown with row and
+            id), or codes for missing values.
         """
         if name == self.roles["session"]:
             return self.session
@@ -187,6 +188,9 @@ class SessionData:
         column = self.sessions[name] if home == "session" else self.units[home][name]
         if column.dtype == object:
             raise DataError(self._not_numeric(name, column.to_numpy(), home))
+        for note in self.notes:
+            if note.code == MISSING_CODES and note.column == name:
+                raise DataError(f"{note.message} {note.remedy}")
         values = column.to_numpy(dtype=np.float64)
         return values if home == "session" else values[self.codes[home]]
 

@@ -134,6 +134,7 @@ def align_units(
     keys = [as_key(label) for label in nesting.ids[level].tolist()]
     rows = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
     columns: dict[str, pd.Series] = {}
+    coded: list[Finding] = []
     for column in table.columns.values():
         if column.name in roles.values():
             continue
@@ -142,10 +143,11 @@ def align_units(
                 f"Column '{column.name}' is both in the {level} table and in the {taken[column.name]} table. "
                 "Rename or drop one, so that the name means one thing."
             )
-        cells = value_series(column, table, ranges=ranges, owner=level, labels=units.labels)
+        cells, found = value_series(column, table, ranges=ranges, owner=level, labels=units.labels)
+        coded += found
         columns[column.name] = _aligned(cells, rows)
     frame = pd.DataFrame(columns, index=pd.RangeIndex(len(keys)))
-    return frame, (*units.notes, *_unmatched(units.labels, keys, rows, level, name))
+    return frame, (*units.notes, *coded, *_unmatched(units.labels, keys, rows, level, name))
 
 
 def _aligned(cells: pd.Series, rows: np.ndarray) -> pd.Series:
