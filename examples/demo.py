@@ -52,6 +52,15 @@ def say(text: str) -> None:
     print("\n" + textwrap.fill(f"In words: {text}", 100), flush=True)
 
 
+def verdict(report: psm.SamplingReport) -> str:
+    """Say whether the draws may be used."""
+    return (
+        "its draws passed every check"
+        if report.ok
+        else f"its draws are {report.verdict}: read what follows as a sketch"
+    )
+
+
 def draws_of(tree: xr.DataTree, term: str) -> xr.DataArray:
     """Posterior draws of a fixed effect."""
     return tree["posterior"]["beta"].sel(term=term)
@@ -98,7 +107,12 @@ print(psm.check_design(study, process))
 
 # %%
 tree = psm.fit(process, study, draws=DRAWS, tune=DRAWS, seed=1)
-print(psm.check_sampling(tree))
+sampling = psm.check_sampling(tree)
+print(sampling)
+say(
+    f"{tree['observed_data'].sizes['obs']} of {study.n_sessions} sessions of {study.n_patients} patients of "
+    f"{study.n_therapists} therapists have a session before them and enter the model; {verdict(sampling)}."
+)
 
 # %% [markdown]
 # ## 2. What goes with improvement?
@@ -119,8 +133,8 @@ say(
 # ## 3. How much do therapists differ, and who?
 #
 # The mean of each therapist is drawn towards the average, the more the fewer patients there are. Low is good
-# here, so the ranks are turned round: rank 20 is the therapist with the lowest expected depression. The
-# intervals of the ranks are the warning: a league table would be mostly chance.
+# here, so the ranks are turned round: rank 20 is the therapist with the lowest expected depression. Look at the
+# intervals of the ranks before reading the table as a league.
 
 # %%
 heading("3. Therapists")
@@ -134,9 +148,9 @@ first = therapists.iloc[0]
 say(
     f"{float(share.mean()):.0f}% of the differences between patients' expected depression lie between therapists "
     f"(89% interval {low:.0f}% to {high:.0f}%), beyond what alliance, empathy and techniques explain. {clear} of "
-    f"{len(therapists)} therapists can be told from the average. The therapist with the lowest scores, {first.name}, may "
-    f"hold any rank from {first['rank_low']:.0f} to {first['rank_high']:.0f} of {len(therapists)} (the highest number is "
-    "best)."
+    f"{len(therapists)} therapists can be told from the average. The therapist with the lowest scores, {first.name}, "
+    f"may hold any rank from {first['rank_low']:.0f} to {first['rank_high']:.0f} of {len(therapists)} (the highest "
+    "number is best)."
 )
 save("study_therapists", psm.plot_therapists(tree, higher_is_better=False))
 save("study_trajectories", psm.plot_trajectories(tree))
@@ -181,11 +195,13 @@ growth = psm.growth("bdi", covariates=["bdi_pre", "drug", "long_episode", "treat
 print()
 print(psm.check_design(trial, growth))
 trial_tree = psm.fit(growth, trial, draws=DRAWS, tune=DRAWS, seed=1)
-print(psm.check_sampling(trial_tree))
+trial_sampling = psm.check_sampling(trial_tree)
+print(trial_sampling)
 print()
 show(psm.effects(trial_tree))
 say(
-    "with the same score before, antidepressants and length of illness, patients of Beat the Blues scored "
+    f"the model rests on {trial_tree['observed_data'].sizes['obs']} scores, and {verdict(trial_sampling)}. With the same "
+    "score before, antidepressants and length of illness, patients of Beat the Blues scored "
     f"{points(draws_of(trial_tree, 'treatment'))} than patients in usual treatment."
 )
 save("trial_trajectories", psm.plot_trajectories(trial_tree, level="patient"))
