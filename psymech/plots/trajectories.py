@@ -75,6 +75,8 @@ def plot_trajectories(
     draw.keep(
         collection, "band", module.fill_between_y(time, low.values, high.values, target, color=draw.ORANGE, alpha=0.35)
     )
+    edges = np.stack([low.values, high.values], axis=1)
+    draw.keep(collection, "band_edges", module.multiple_lines(time, edges, target, color=draw.ORANGE, width=0.8))
     mean = lines["mean"].mean(names.SAMPLE_DIMS).values
     draw.keep(collection, "mean_line", module.line(time, mean, target, color=draw.ORANGE, width=2.5))
     who = "mean" if read.family_of(tree, chosen) in read.IDENTITY_LINK else "typical patient of the average therapist"

@@ -79,13 +79,15 @@ def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np
     """Return each unit's mean deviation without shrinkage, each patient counting once; NaN where it is not defined.
 
     The mean over a unit's patients of the mean over their sessions of ``y - X beta``, beta at its posterior mean.
-    It estimates what a random intercept estimates, before shrinkage; so it is defined for an intercept that is the
-    level's only random term, and for outcomes on the scale of the linear predictor.
+    It estimates what a random intercept estimates, before shrinkage; so it is defined for an intercept whose level has
+    no other random terms than within-patient parts (they average zero in each unit), and for outcomes on the scale of
+    the linear predictor.
     """
     n_units = len(read.unit_labels(tree, level))
-    alone = read.labels_of(read.posterior(tree), names.term_dim(level)) == (label,)
+    centred = {info.label for info in read.terms_of(tree) if info.part == "within"}
+    others = [each for each in read.labels_of(read.posterior(tree), names.term_dim(level)) if each != label]
     is_intercept = label in (names.INTERCEPT, read.response_label(response, names.INTERCEPT))
-    if not (alone and is_intercept and read.family_of(tree, response) in read.IDENTITY_LINK):
+    if not (is_intercept and centred.issuperset(others) and read.family_of(tree, response) in read.IDENTITY_LINK):
         return np.full(n_units, np.nan)
     rows = rows_for(tree, response)
     deviation = (read.outcome(tree) - fixed_part(tree))[rows]

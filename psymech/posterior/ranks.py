@@ -128,6 +128,12 @@ def compare_therapists(
     """
     effects = read.unit_effects(tree, level=level, term=term, response=response)
     units = np.ascontiguousarray(effects.values.reshape(-1, effects.sizes[level]).T)
-    share = np.stack([(each > units).mean(axis=1) + 0.5 * (each == units).mean(axis=1) for each in units])
+    n_units, n_draws = units.shape
+    share = np.full((n_units, n_units), 0.5)
+    for k in range(n_units - 1):
+        rest = units[k + 1 :]
+        above = np.count_nonzero(units[k] > rest, axis=1) + np.count_nonzero(units[k] >= rest, axis=1)
+        share[k, k + 1 :] = above / (2 * n_draws)
+        share[k + 1 :, k] = 1.0 - share[k, k + 1 :]
     labels = effects[level].values
     return xr.DataArray(share, dims=(level, "other"), coords={level: labels, "other": labels}, name="p_above")

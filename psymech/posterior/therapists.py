@@ -83,8 +83,9 @@ def summarize_therapists(
         Index: the units. Columns: ``mean``, ``sd``, the interval (``eti89_lb``, ``eti89_ub``, named as ArviZ names
         them), ``p_above``, ``expected_rank``, ``rank_low``, ``rank_high`` (the same interval of the rank),
         ``reliability`` (:func:`reliability`), ``n_patients``, ``n_sessions``, and ``raw_mean``, the mean deviation
-        without shrinkage (NaN where it is not defined: slopes, levels with several random terms, outcomes with a
-        link). Patients have no ``n_patients``, clinics also ``n_therapists``.
+        without shrinkage, each patient counting once (NaN where it is not defined: slopes, intercepts beside slopes of
+        anything but within-patient parts, outcomes with a link). Patients have no ``n_patients``, clinics also
+        ``n_therapists``.
 
     Raises
     ------

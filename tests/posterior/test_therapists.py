@@ -99,8 +99,10 @@ def test_missing_outcomes_are_no_sessions(made: xr.DataTree) -> None:
     assert after["n_sessions"].iloc[0] == before["n_sessions"].iloc[0] - first.sum()
 
 
-def test_raw_mean_is_the_mean_deviation_of_patients() -> None:
-    tree = make_tree(truth=INTERCEPTS)
+@pytest.mark.parametrize("slopes", [(), ("alliance.within",)])
+def test_raw_mean_is_the_mean_deviation_of_patients(slopes: tuple[str, ...]) -> None:
+    sd = {"patient": {"Intercept": 4.0}, "therapist": {"Intercept": 2.0} | dict.fromkeys(slopes, 0.5)}
+    tree = make_tree(truth=Truth(sd=sd, corr={}))
     table = summarize_therapists(tree)
     data = tree["constant_data"]
     beta = tree["posterior"]["beta"].mean(("chain", "draw")).values
@@ -172,7 +174,8 @@ def test_the_top_is_the_smallest_number_that_makes_the_share(n: int, top: float,
 def test_pairwise_probabilities(made: xr.DataTree) -> None:
     pairs = compare_therapists(made)
     draws = made["posterior"]["u_therapist"].values[..., 0].reshape(-1, 6)
-    assert pairs.sel(therapist="T002", other="T005").item() == (draws[:, 1] > draws[:, 4]).mean()
+    assert pairs.sel(therapist="T002", other="T005").item() == pytest.approx((draws[:, 1] > draws[:, 4]).mean())
+    assert pairs.sel(therapist="T005", other="T002").item() == pytest.approx((draws[:, 4] > draws[:, 1]).mean())
     np.testing.assert_allclose(pairs.values + pairs.values.T, 1.0, atol=EXACT)
 
 
