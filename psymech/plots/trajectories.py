@@ -65,7 +65,7 @@ def plot_trajectories(
     observed, entries = _observed(collection, tree, chosen, max_patients)
     if "unit" in lines:
         n = lines.sizes[level]
-        width, alpha = (1.4, 0.75) if n <= FEW_UNITS else (0.7, max(FAINTEST, 0.75 * FEW_UNITS / n))
+        width, alpha = (1.0, 0.6) if n <= FEW_UNITS else (0.7, max(FAINTEST, 0.75 * FEW_UNITS / n))
         values = lines["unit"].transpose("time", level).values
         artist = module.multiple_lines(lines["time"].values, values, target, color=draw.BLUE, width=width, alpha=alpha)
         draw.keep(collection, "unit_lines", artist)
