@@ -32,7 +32,10 @@ def test_a_sound_design_has_no_findings():
     assert check_collinear({"a": NOISE, "b": RNG.normal(size=NOISE.size)}) == ()
 
 
-@pytest.mark.parametrize(("count", "expected"), [(2, ("error", "too-few-units")), (4, ("warning", "few-units"))])
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(2, ("error", "too-few-units")), (3, ("warning", "few-units")), (4, ("warning", "few-units"))],
+)
 def test_few_therapists(count, expected):
     codes = {"patient": PATIENT, "therapist": PATIENT % count}
     found = check_levels({"therapist": 1}, codes=codes, labels=LABELS)
