@@ -268,42 +268,53 @@ def _adjoint(L, q_, m_, w, G, BAR):
 
 
 @njit(nogil=True, error_model="numpy")
-def solve_top(H, scale, integrate, center, precision, H_bar, beta_bar):
-    """Fill the derivative by ``scale H`` (lower triangle, fixed effects then response first) and by ``center``;
-    return the value.
+def _at(H, i, j):
+    """Return an entry of a symmetric matrix given by its lower triangle."""
+    return H[(i * (i + 1)) // 2 + j] if j <= i else H[(j * (j + 1)) // 2 + i]
 
-    ``center`` is beta, or with ``integrate`` the prior mean.
+
+@njit(nogil=True, error_model="numpy")
+def solve_top(H, scale, integrate, center, precision, H_bar, center_bar):
+    """Fill the derivative by ``scale H`` (lower triangle) and by ``center``; return the value.
+
+    ``H`` has the fixed effects first, then the response. ``center`` is beta, or with ``integrate`` the prior mean.
+    Plain loops: array functions would take longer to compile than everything else.
     """
     p = center.size
     d, a = np.empty(p), np.empty(p + 1)
-    y = (p * (p + 1)) // 2
-    quad = scale * H[y + p]
+    quad = scale * _at(H, p, p)
     for i in range(p):
-        s = 0.0
+        s = _at(H, p, i)
         for j in range(p):
-            s += H[(i * (i + 1)) // 2 + j if j <= i else (j * (j + 1)) // 2 + i] * center[j]
-        d[i] = scale * (H[y + i] - s)
-        quad -= center[i] * (scale * H[y + i] + d[i])
-    value = -0.5 * quad
-    H_bar[:] = 0.0
-    for i in range(p):
+            s -= _at(H, i, j) * center[j]
+        d[i] = scale * s
+        quad -= center[i] * (scale * _at(H, p, i) + d[i])
         a[i] = -center[i]
-        beta_bar[i] = d[i]
+        center_bar[i] = d[i]
     a[p] = 1.0
+    value = -0.5 * quad
+    for t in range(H_bar.size):
+        H_bar[t] = 0.0
     if integrate and p > 0:
-        Q = precision.copy()
+        Q, P, C = np.empty((p, p)), np.empty((p, p)), np.empty((p, p))
         for i in range(p):
             for j in range(p):
-                Q[i, j] += scale * H[(i * (i + 1)) // 2 + j if j <= i else (j * (j + 1)) // 2 + i]
-        C = np.empty((p, p))
-        value -= 0.5 * (_cholesky_inverse(Q, C) - _cholesky_inverse(precision.copy(), np.empty((p, p))))
-        shift = C @ d
-        value += 0.5 * np.dot(shift, d)
-        a[:p] -= shift
-        beta_bar[:] = precision @ shift
+                P[i, j] = precision[i, j]
+                Q[i, j] = precision[i, j] + scale * _at(H, i, j)
+        value += 0.5 * _cholesky_inverse(P, C)
+        value -= 0.5 * _cholesky_inverse(Q, C)
         for i in range(p):
+            shift = 0.0
+            for j in range(p):
+                shift += C[i, j] * d[j]
+            value += 0.5 * shift * d[i]
+            a[i] -= shift
             for j in range(i + 1):
                 H_bar[(i * (i + 1)) // 2 + j] = -0.5 * C[i, j]
+        for i in range(p):
+            center_bar[i] = 0.0
+            for j in range(p):
+                center_bar[i] -= precision[i, j] * (a[j] + center[j])
     for i in range(p + 1):
         for j in range(i + 1):
             H_bar[(i * (i + 1)) // 2 + j] -= 0.5 * a[i] * a[j]
@@ -326,7 +337,7 @@ def _cholesky_inverse(Q, C):
             for k in range(j):
                 Q[i, j] -= Q[i, k] * Q[j, k]
             Q[i, j] /= Q[j, j]
-    K = np.zeros((p, p))
+    K = np.empty((p, p))
     for c in range(p):
         K[c, c] = 1.0 / Q[c, c]
         for i in range(c + 1, p):
@@ -361,4 +372,24 @@ def inner_product(a, b, m):
         for d in range(c):
             out += 2.0 * a[(c * (c + 1)) // 2 + d] * b[(c * (c + 1)) // 2 + d]
         out += a[(c * (c + 1)) // 2 + c] * b[(c * (c + 1)) // 2 + c]
+    return out
+
+
+@njit(nogil=True, error_model="numpy")
+def scaled(matrix, scale):
+    """Return a matrix times a number."""
+    out = np.empty_like(matrix)
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            out[i, j] = scale * matrix[i, j]
+    return out
+
+
+@njit(nogil=True, error_model="numpy")
+def sum_of_products(a, b):
+    """Return the sum of the products of two matrices' entries."""
+    out = 0.0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out += a[i, j] * b[i, j]
     return out

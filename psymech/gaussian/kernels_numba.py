@@ -20,7 +20,15 @@ from psymech.errors import SpecError
 from psymech.gaussian import kernel_steps, simd
 from psymech.gaussian.blocks import LANES, KernelShape, Layout, make_layout, pack
 from psymech.gaussian.cross import CrossProducts, FloatArray
-from psymech.gaussian.kernel_steps import backward_level, forward_level, inner_product, solve_top, unblock
+from psymech.gaussian.kernel_steps import (
+    backward_level,
+    forward_level,
+    inner_product,
+    scaled,
+    solve_top,
+    sum_of_products,
+    unblock,
+)
 from psymech.gaussian.loglik import Gradient, Prior, prior_arrays
 
 LOG_2PI = float(np.log(2 * np.pi))
@@ -67,18 +75,21 @@ def _one_level(q_, m_, k_, one_, integrate, version):
         fold = n_coef == 1
         c = coefs[0] if fold else 1.0
         root = np.sqrt(c)
-        L0 = factors[0] * root
+        L0 = scaled(factors[0], root)
         H = np.zeros(n_tri * B)
         log_det = forward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, H)
         H_bar, center_bar, coef_bar = np.zeros(n_tri), np.zeros(center.size), np.zeros(n_coef)
         top = unblock(H, n_tri)
+        G_top = np.empty(n_tri)
         value = solve_top(top, c, integrate, center, precision, H_bar, center_bar)
-        bar0 = np.zeros(L0.shape)
-        backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, H_bar * c, False, H_bar, bar0, coef_bar)
+        for t in range(n_tri):
+            G_top[t] = c * H_bar[t]
+        bar0 = scaled(L0, 0.0)
+        backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, G_top, False, G_top, bar0, coef_bar)
         if fold:
-            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * np.sum(bar0 * L0) / c
+            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * sum_of_products(bar0, L0) / c
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
-        return value, coef_bar, (bar0 * root,), center_bar
+        return value, coef_bar, (scaled(bar0, root),), center_bar
 
     return kernel
 
@@ -92,20 +103,25 @@ def _two_levels(q_, m_, k_, one_, integrate, version):
         fold = n_coef == 1
         c = coefs[0] if fold else 1.0
         root = np.sqrt(c)
-        L0, L1 = factors[0] * root, factors[1] * root
+        L0, L1 = scaled(factors[0], root), scaled(factors[1], root)
         S1, H = np.zeros(parents[1].size * n_tri), np.zeros(n_tri * B)
         log_det = forward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, S1)
         log_det += forward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, H)
         H_bar, center_bar, coef_bar = np.zeros(n_tri), np.zeros(center.size), np.zeros(n_coef)
         top = unblock(H, n_tri)
+        G_top = np.empty(n_tri)
         value = solve_top(top, c, integrate, center, precision, H_bar, center_bar)
-        bar0, bar1, G1 = np.zeros(L0.shape), np.zeros(L1.shape), np.empty(parents[1].size * n_tri)
-        backward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, H_bar * c, True, G1, bar1, coef_bar)
+        for t in range(n_tri):
+            G_top[t] = c * H_bar[t]
+        bar0, bar1, G1 = scaled(L0, 0.0), scaled(L1, 0.0), np.empty(parents[1].size * n_tri)
+        backward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, G_top, True, G1, bar1, coef_bar)
         backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, G1, False, G1, bar0, coef_bar)
         if fold:
-            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * (np.sum(bar0 * L0) + np.sum(bar1 * L1)) / c
+            coef_bar[0] = (
+                inner_product(H_bar, top, len(m_)) + 0.5 * (sum_of_products(bar0, L0) + sum_of_products(bar1, L1)) / c
+            )
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
-        return value, coef_bar, (bar0 * root, bar1 * root), center_bar
+        return value, coef_bar, (scaled(bar0, root), scaled(bar1, root)), center_bar
 
     return kernel
 
@@ -119,24 +135,27 @@ def _three_levels(q_, m_, k_, one_, integrate, version):
         fold = n_coef == 1
         c = coefs[0] if fold else 1.0
         root = np.sqrt(c)
-        L0, L1, L2 = factors[0] * root, factors[1] * root, factors[2] * root
+        L0, L1, L2 = scaled(factors[0], root), scaled(factors[1], root), scaled(factors[2], root)
         S1, S2, H = np.zeros(parents[1].size * n_tri), np.zeros(parents[2].size * n_tri), np.zeros(n_tri * B)
         log_det = forward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, S1)
         log_det += forward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, S2)
         log_det += forward_level(S2, coefs, parents[2], maps[2], L2, q2, m_, one_, H)
         H_bar, center_bar, coef_bar = np.zeros(n_tri), np.zeros(center.size), np.zeros(n_coef)
         top = unblock(H, n_tri)
+        G_top = np.empty(n_tri)
         value = solve_top(top, c, integrate, center, precision, H_bar, center_bar)
-        bar0, bar1, bar2 = np.zeros(L0.shape), np.zeros(L1.shape), np.zeros(L2.shape)
+        for t in range(n_tri):
+            G_top[t] = c * H_bar[t]
+        bar0, bar1, bar2 = scaled(L0, 0.0), scaled(L1, 0.0), scaled(L2, 0.0)
         G1, G2 = np.empty(parents[1].size * n_tri), np.empty(parents[2].size * n_tri)
-        backward_level(S2, coefs, parents[2], maps[2], L2, q2, m_, one_, H_bar * c, True, G2, bar2, coef_bar)
+        backward_level(S2, coefs, parents[2], maps[2], L2, q2, m_, one_, G_top, True, G2, bar2, coef_bar)
         backward_level(S1, coefs, parents[1], maps[1], L1, q1, m_, one_, G2, True, G1, bar1, coef_bar)
         backward_level(S, coefs, parents[0], maps[0], L0, q0, m_, k_, G1, False, G1, bar0, coef_bar)
         if fold:
-            inner = np.sum(bar0 * L0) + np.sum(bar1 * L1) + np.sum(bar2 * L2)
-            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * inner / c
+            total = sum_of_products(bar0, L0) + sum_of_products(bar1, L1) + sum_of_products(bar2, L2)
+            coef_bar[0] = inner_product(H_bar, top, len(m_)) + 0.5 * total / c
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
-        return value, coef_bar, (bar0 * root, bar1 * root, bar2 * root), center_bar
+        return value, coef_bar, (scaled(bar0, root), scaled(bar1, root), scaled(bar2, root)), center_bar
 
     return kernel
 
