@@ -19,15 +19,23 @@ def _log_density(value, eta, sd, phi, previous, gap):  # noqa: ANN001, ANN202 - 
 
 
 def _draw(eta, sd, phi, previous, gap, rng=None, size=None):  # noqa: ANN001, ANN202 - NumPy arrays, as PyMC calls it
-    error = np.empty_like(eta)
-    noise = rng.normal(size=eta.shape)
-    for i, before in enumerate(previous):  # a row's predecessor always stands above it
-        if before < 0:
-            error[i] = sd[i] * noise[i]
-        else:
-            rho = np.sign(phi) ** gap[i] * np.abs(phi) ** gap[i]
-            error[i] = rho * error[before] + sd[i] * np.sqrt(1 - rho**2) * noise[i]
+    error = sd * rng.normal(size=eta.shape)
+    rho = np.sign(phi) ** gap * np.abs(phi) ** gap
+    position = _positions(previous)
+    for place in range(1, int(position.max()) + 1):
+        rows = np.flatnonzero(position == place)
+        error[rows] = rho[rows] * error[previous[rows]] + np.sqrt(1 - rho[rows] ** 2) * error[rows]
     return eta + error
+
+
+def _positions(previous):  # noqa: ANN001, ANN202 - NumPy arrays
+    """Place of each row in its chain, 0 for the first. A crossed patient's earlier row may stand below a later one."""
+    position = np.zeros(previous.shape, dtype=np.int64)
+    at = previous
+    while np.any(at >= 0):
+        position += at >= 0
+        at = np.where(at >= 0, previous[at], -1)
+    return position
 
 
 def ar1_response(design: Design, priors: ChosenPriors, eta: TensorVariable, sd: TensorVariable) -> TensorVariable:
