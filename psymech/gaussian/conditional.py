@@ -7,6 +7,7 @@ normal with mean ``U a`` and covariance ``E``, where ``a (m,)`` says which combi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -82,11 +83,11 @@ def recover(
         )
     n_draws, p = weights.shape[0], cross.x.size
     known = None if beta is None else np.broadcast_to(np.asarray(beta, dtype=np.float64), (n_draws, p))
-    noise = Noise.draw(cross, n_draws, rng)
     parts = []
-    for chunk in _chunks(cross, n_draws):
+    for chunk in chunks(cross, n_draws):
         mine = None if known is None else known[chunk]
-        parts.append(_recover_chunk(cross, weights[chunk], [r[chunk] for r in roots], noise.take(chunk), mine, prior))
+        noise = Noise.draw(cross, chunk.stop - chunk.start, rng)
+        parts.append(_recover_chunk(cross, weights[chunk], [r[chunk] for r in roots], noise, mine, prior))
     effects = tuple(np.concatenate([part.effects[level] for part in parts]) for level in range(cross.n_levels))
     return Recovered(np.concatenate([part.beta for part in parts]), effects)
 
@@ -133,15 +134,15 @@ class Noise:
     effects: tuple[FloatArray, ...]
 
     @classmethod
-    def draw(cls, cross: CrossProducts, n_draws: int, rng: np.random.Generator) -> "Noise":
-        """Draw the numbers of all draws at once, so that chunks do not matter."""
-        beta = rng.standard_normal((n_draws, cross.x.size))
+    def draw(cls, cross: CrossProducts, n_draws: int, rng: np.random.Generator) -> Self:
+        """Take numbers draw by draw from the generator, so that the size of chunks does not matter."""
+        p = cross.x.size
+        ends = np.cumsum([p, *(n * z.size for n, z in zip(cross.sizes, cross.z, strict=True))])
+        rows = rng.standard_normal((n_draws, int(ends[-1])))
+        parts = np.split(rows, ends[:-1], axis=1)
         shapes = [(n_draws, n, z.size) for n, z in zip(cross.sizes, cross.z, strict=True)]
-        return cls(beta, tuple(rng.standard_normal(shape) for shape in shapes))
-
-    def take(self, chunk: slice) -> "Noise":
-        """Return the numbers of some draws."""
-        return Noise(self.beta[chunk], tuple(effect[chunk] for effect in self.effects))
+        effects = tuple(np.ascontiguousarray(part).reshape(s) for part, s in zip(parts[1:], shapes, strict=True))
+        return cls(np.ascontiguousarray(parts[0]), effects)
 
 
 def _recover_chunk(
@@ -193,8 +194,9 @@ def _parent(cross: CrossProducts, level: int) -> np.ndarray:
     return cross.parents[level]
 
 
-def _chunks(cross: CrossProducts, n_draws: int) -> list[slice]:
+def chunks(cross: CrossProducts, n_draws: int) -> list[slice]:
+    """Cut draws into chunks whose matrices, one for each draw and unit, fit in ``MAX_BYTES``."""
     m = cross.n_columns
     per_unit = 8 * (4 * m * m + max(z.size for z in cross.z) * 4 * m)  # matrices of one unit alive at once
     size = max(1, MAX_BYTES // (per_unit * sum(cross.sizes)))
-    return [slice(start, start + size) for start in range(0, n_draws, size)]
+    return [slice(start, min(start + size, n_draws)) for start in range(0, n_draws, size)]

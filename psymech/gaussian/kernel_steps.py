@@ -15,12 +15,13 @@ B = LANES
 
 
 @njit(nogil=True, error_model="numpy")
-def _eliminate(S, base, q_, m_, L, w):
-    """Fill ``w`` for one block with C, T, W, X = D^{-1} W (each q m) and R with 1/D on its diagonal (q q); return
-    |M|.
+def factorise(S, base, q_, m_, L, w):
+    """Fill ``w`` for one block with C and T (each q m) and, after room for two more, R with 1/D on its diagonal.
+
+    Return |M|.
     """
     q, m = len(q_), len(m_)
-    T, W, X, R = q * m * B, 2 * q * m * B, 3 * q * m * B, 4 * q * m * B
+    T, R = q * m * B, 4 * q * m * B
     for c in range(m):
         for a in range(q):
             t = (a * (a + 1)) // 2 + c if c < a else (c * (c + 1)) // 2 + a
@@ -49,6 +50,15 @@ def _eliminate(S, base, q_, m_, L, w):
                 store(w, R + (i * q + k) * B, fnma(r, load(w, R + (j * q + k) * B), load(w, R + (i * q + k) * B)))
             store(w, R + (i * q + j) * B, r)
         store(w, R + (j * q + j) * B, inverse)
+    return det
+
+
+@njit(nogil=True, error_model="numpy")
+def _eliminate(S, base, q_, m_, L, w):
+    """Fill ``w`` with what `factorise` gives and, between T and R, W = R^{-1} T and X = D^{-1} W; return |M|."""
+    q, m = len(q_), len(m_)
+    T, W, X, R = q * m * B, 2 * q * m * B, 3 * q * m * B, 4 * q * m * B
+    det = factorise(S, base, q_, m_, L, w)
     for c in range(m):
         for a in range(q):
             acc = load(w, T + (a * m + c) * B)
@@ -60,7 +70,7 @@ def _eliminate(S, base, q_, m_, L, w):
 
 
 @njit(nogil=True, error_model="numpy")
-def _combine(S, block, coefs, k_, m_, w, at):
+def combine(S, block, coefs, k_, m_, w, at):
     """Write sum_l c_l S_l of one block into ``w``."""
     n_tri = (len(m_) * (len(m_) + 1)) // 2
     base = block * len(k_) * n_tri * B
@@ -103,7 +113,7 @@ def forward_level(S, coefs, parent, up_map, L, q_, m_, k_, up):
     for block in range(parent.size // B):
         source, base = S, block * n_tri * B
         if len(k_) > 1:
-            _combine(S, block, coefs, k_, m_, w, MIX)
+            combine(S, block, coefs, k_, m_, w, MIX)
             source, base = w, MIX
         det = det * _eliminate(source, base, q_, m_, L, w)
         if total(det) > LARGE:
@@ -176,7 +186,7 @@ def backward_level(S, coefs, parent, up_map, L, q_, m_, k_, above, descend, own,
     for block in range(parent.size // B):
         source, base = S, block * n_tri * B
         if len(k_) > 1:
-            _combine(S, block, coefs, k_, m_, w, MIX)
+            combine(S, block, coefs, k_, m_, w, MIX)
             source, base = w, MIX
         _eliminate(source, base, q_, m_, L, w)
         first = parent[block * B]
@@ -268,7 +278,7 @@ def _adjoint(L, q_, m_, w, G, BAR):
 
 
 @njit(nogil=True, error_model="numpy")
-def _at(H, i, j):
+def entry(H, i, j):
     """Return an entry of a symmetric matrix given by its lower triangle."""
     return H[(i * (i + 1)) // 2 + j] if j <= i else H[(j * (j + 1)) // 2 + i]
 
@@ -282,13 +292,13 @@ def solve_top(H, scale, integrate, center, precision, H_bar, center_bar):
     """
     p = center.size
     d, a = np.empty(p), np.empty(p + 1)
-    quad = scale * _at(H, p, p)
+    quad = scale * entry(H, p, p)
     for i in range(p):
-        s = _at(H, p, i)
+        s = entry(H, p, i)
         for j in range(p):
-            s -= _at(H, i, j) * center[j]
+            s -= entry(H, i, j) * center[j]
         d[i] = scale * s
-        quad -= center[i] * (scale * _at(H, p, i) + d[i])
+        quad -= center[i] * (scale * entry(H, p, i) + d[i])
         a[i] = -center[i]
         center_bar[i] = d[i]
     a[p] = 1.0
@@ -300,9 +310,9 @@ def solve_top(H, scale, integrate, center, precision, H_bar, center_bar):
         for i in range(p):
             for j in range(p):
                 P[i, j] = precision[i, j]
-                Q[i, j] = precision[i, j] + scale * _at(H, i, j)
-        value += 0.5 * _cholesky_inverse(P, C)
-        value -= 0.5 * _cholesky_inverse(Q, C)
+                Q[i, j] = precision[i, j] + scale * entry(H, i, j)
+        value += 0.5 * cholesky_inverse(P, C)
+        value -= 0.5 * cholesky_inverse(Q, C)
         for i in range(p):
             shift = 0.0
             for j in range(p):
@@ -322,7 +332,7 @@ def solve_top(H, scale, integrate, center, precision, H_bar, center_bar):
 
 
 @njit(nogil=True, error_model="numpy")
-def _cholesky_inverse(Q, C):
+def cholesky_inverse(Q, C):
     """Replace ``Q`` by its lower factor, write its inverse into ``C`` and return log|Q| (NaN if not positive
     definite).
     """

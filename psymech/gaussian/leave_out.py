@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from psymech.errors import SpecError
+from psymech.gaussian.conditional import chunks
 from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.eliminate import forward, sum_by_parent
 from psymech.gaussian.loglik import LOG_2PI, Prior, run_forward, select_top, solve_top
@@ -61,8 +62,39 @@ def leave_out(
         raise SpecError(
             f"Expected log|R| for each of {cross.sizes[0]} lowest-level units, found {log_det_by_unit.shape}."
         )
-    done = run_forward(cross, coefs, factors)
+    weights = np.asarray(coefs, dtype=np.float64)
     roots = [np.asarray(factor, dtype=np.float64) for factor in factors]
+    known = None if beta is None else np.asarray(beta, dtype=np.float64)
+    if weights.ndim != 2:
+        return _leave_out(cross, weights, roots, log_det_by_unit, level, known, prior)
+    n_draws = weights.shape[0]
+    log_det_by_unit = np.broadcast_to(log_det_by_unit, (n_draws, cross.sizes[0]))
+    known = None if known is None else np.broadcast_to(known, (n_draws, cross.x.size))
+    parts = [
+        _leave_out(
+            cross,
+            weights[chunk],
+            [root[chunk] for root in roots],
+            log_det_by_unit[chunk],
+            level,
+            None if known is None else known[chunk],
+            prior,
+        )
+        for chunk in chunks(cross, n_draws)
+    ]
+    return np.concatenate(parts)
+
+
+def _leave_out(
+    cross: CrossProducts,
+    coefs: FloatArray,
+    roots: list[FloatArray],
+    log_det_by_unit: FloatArray,
+    level: int,
+    known: FloatArray | None,
+    prior: Prior | None,
+) -> FloatArray:
+    done = run_forward(cross, coefs, roots)
     unit = np.arange(cross.sizes[level])
     without = -done.levels[level].S_up
     below = done.levels[0].log_det
@@ -76,7 +108,6 @@ def leave_out(
         log_det_change = log_det_change + reduced.log_det - done.levels[above].log_det[..., unit]
     H = select_top(cross, done.H)
     H_without = select_top(cross, done.H[..., None, :, :] + without)
-    known = None if beta is None else np.asarray(beta, dtype=np.float64)
     every = solve_top(H, beta=known, prior=prior).value
     others = solve_top(H_without, beta=None if known is None else known[..., None, :], prior=prior).value
     n_left = _sum(cross, cross.n_obs_by_unit.astype(np.float64), level=level)

@@ -6,11 +6,12 @@ from engine_designs import Case, cases, make_case
 from hypothesis import given, settings
 
 from psymech.errors import SpecError
-from psymech.gaussian import conditional, dense
+from psymech.gaussian import conditional, dense, recover_numba
 from psymech.gaussian.conditional import Recovered, conditional_moments, recover
 from psymech.gaussian.leave_out import leave_out
 
 RTOL = 1e-8  # conditional moments: differences of nearly equal matrices, solved twice
+COMPILED_RTOL = 1e-9  # two exact algorithms in double precision, relative to the largest effect
 N_DRAWS = 4000
 SIGMAS = 5.0  # Monte Carlo errors allowed; with fixed seeds a pass stays a pass
 
@@ -124,3 +125,25 @@ def test_wrong_shapes_are_refused() -> None:
         recover(case.cross, coefs, case.factors, rng=np.random.default_rng(0), beta=case.beta)
     with pytest.raises(SpecError, match="level from 0 to 1"):
         leave_out(case.cross, coefs, case.factors, np.zeros(case.cross.sizes[0]), level=2, beta=case.beta)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_levels": 1, "n_random": (2,)},
+        {"n_levels": 2, "n_random": (4, 4), "n_extra": 0, "factor_kinds": ("plain", "zero_sd")},
+        {"n_levels": 3, "n_random": (1, 3, 2), "n_responses": 2, "residual": "unstructured"},
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_compiled_draws_equal_those_of_numpy(shape: dict, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditional, "MAX_BYTES", 40_000)  # several chunks
+    for seed in range(4):
+        case = make_case(seed, **shape)
+        coefs = np.array([1.0, 0.3, 2.0])[:, None] * case.structure.evaluate(case.theta).coefs
+        factors = [np.stack([factor, 0.0 * factor, 2.0 * factor]) for factor in case.factors]
+        top = {"beta": case.beta + np.arange(3)[:, None]} if known else {"prior": case.prior}
+        found = recover_numba.recover(case.cross, coefs, factors, rng=np.random.default_rng(seed), **top)
+        expected = recover(case.cross, coefs, factors, rng=np.random.default_rng(seed), **top)
+        for a, b in zip((found.beta, *found.effects), (expected.beta, *expected.effects), strict=True):
+            np.testing.assert_allclose(a, b, rtol=COMPILED_RTOL, atol=COMPILED_RTOL * max(1.0, np.abs(b).max()))
