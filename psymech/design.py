@@ -7,16 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psymech.columns import ColumnSource, column_source, evaluate_factor
-from psymech.data.checks import (
-    DesignReport,
-    check_collinear,
-    check_column,
-    check_data,
-    check_levels,
-)
+from psymech.data.checks import check_collinear, check_column, check_data, check_levels, data_report
+from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData
-from psymech.errors import DataError, DesignError, shown_ids
+from psymech.errors import DataError, DesignError, PsymechError, shown_ids
 from psymech.names import INTERCEPT, LEVELS, TIME, Level
 from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Response, Term, response_label
 from psymech.timebasis import TimeBasis
@@ -124,8 +119,9 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     DesignError
         The model asks for a level that the data do not have, or nothing is left to fit.
     """
-    findings: list[Finding] = list(data.notes) + list(check_data(data))
     _refuse_absent_levels(spec, data)
+    findings = _early_findings(spec, data)
+    DesignReport(tuple(findings)).raise_errors()
     source = column_source(spec, data)
     pieces = [_response_rows(response, spec, data, source, findings) for response in spec.responses]
     many = len(spec.responses) > 1
@@ -173,6 +169,49 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         report=DesignReport(tuple(findings)),
     )
     return replace(design, report=DesignReport(tuple([*findings, *_check_design(design)])))
+
+
+def _early_findings(spec: ModelSpec, data: SessionData) -> list[Finding]:
+    """Findings that need no columns; their errors would otherwise surface as something less clear."""
+    used = {level: 1 for level in data.levels if level not in spec.without}
+    early = check_levels(used, codes=data.codes, labels=data.ids)
+    return [*data.notes, *check_data(data), *(f for f in early if f.severity == "error")]
+
+
+def check_design(data: SessionData, spec: ModelSpec | None = None) -> DesignReport:
+    """Return what the checks found in the data, and in the design of a model where one is given.
+
+    Never raises for what it finds: errors stand in the report, and :func:`psymech.build_model` will raise them.
+
+    Parameters
+    ----------
+    data
+        The table.
+    spec
+        A model whose design is checked as well: levels, columns, collinearity, lags.
+
+    Returns
+    -------
+    DesignReport
+        Prints as a table of severity, column, ids, message and remedy.
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> data = psm.load_example("process_study")
+    >>> psm.check_design(data, psm.growth("phq9")).ok
+    True
+    """
+    if spec is None:
+        return data_report(data)
+    try:
+        return make_design(spec, data).report
+    except PsymechError as problem:
+        known = data_report(data).findings
+        text = str(problem)
+        if any(f.severity == "error" and f.message in text for f in known):
+            return DesignReport(known)
+        return DesignReport((*known, Finding("error", "model", "", (), text, "")))
 
 
 @dataclass(frozen=True, slots=True)

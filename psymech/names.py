@@ -45,6 +45,9 @@ RESPONSE_OF_OBS: Final = "response_of_obs"  # (obs) index of the response, only 
 # Attributes of the tree's root; dicts are stored as JSON text.
 ATTR_VERSION: Final = "psymech_version"
 ATTR_SPEC: Final = "psymech_spec"
+ATTR_TERMS: Final = "psymech_terms"  # JSON: label, role, part and factors of every fixed effect
+ATTR_DESIGN: Final = "psymech_design"  # JSON: time basis, categories, nesting
+ATTR_PRIOR_NOTES: Final = "psymech_prior_notes"  # JSON: where a prior decides the answer
 ATTR_ENGINE: Final = "engine"
 ATTR_ENGINE_REASON: Final = "engine_reason"
 ATTR_SEED: Final = "seed"

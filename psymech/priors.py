@@ -95,6 +95,15 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
     )
 
 
+def uncentring(design: Design, priors: ChosenPriors) -> NDArray[np.float64]:
+    """Matrix from (intercept at the average of the other columns, slopes) to (intercept at zero, slopes)."""
+    matrix = np.eye(len(design.terms))
+    for j, term in enumerate(design.term_specs):
+        if term.role == "intercept":
+            matrix[j] -= np.where(design.term_response == design.term_response[j], priors.center, 0.0)
+    return matrix
+
+
 def _refuse_unknown(spec: ModelSpec, design: Design) -> None:
     entries: dict[str, set[str]] = {names.BETA: set(design.terms), names.SIGMA: set(design.responses)}
     for level in design.levels:
@@ -190,7 +199,7 @@ def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> Pri
     --------
     >>> import psymech as psm
     >>> data = psm.load_example("process_study")
-    >>> shown = psm.describe_priors(psm.growth("symptoms"), data)
+    >>> shown = psm.describe_priors(psm.growth("phq9"), data)
     >>> list(shown.shares["level"])
     ['patient', 'therapist', 'residual']
     """

@@ -2,37 +2,49 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
-
-import pymc as pm
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from psymech.data.sessions import SessionData
 from psymech.design import Design, make_design
 from psymech.errors import DesignWarning, NotCollapsibleError
-from psymech.graph.explicit import explicit_model
 from psymech.priors import ChosenPriors, choose_priors
 from psymech.spec.model import ModelSpec, one_of
 
 Engine = Literal["auto", "collapsed", "explicit"]
 ENGINES = ("auto", "collapsed", "explicit")
 
+if TYPE_CHECKING:
+    import pymc as pm
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, eq=False)
 class BuiltModel:
     """A PyMC model together with what it was built from.
 
     Attributes
     ----------
-    model : the PyMC model; extend it or sample it with ``pm.sample`` as you like.
+    model : the PyMC model; extend it or sample it with ``pm.sample`` as you like. Made when first asked for: the collapsed engine
+        samples without it, and need not wait for PyMC.
     engine : "explicit" or "collapsed"; reason : why, in words.
     """
 
-    model: pm.Model
     spec: ModelSpec
     design: Design
     priors: ChosenPriors
     engine: Literal["collapsed", "explicit"]
     reason: str
+
+    @cached_property
+    def model(self) -> "pm.Model":
+        """The PyMC model."""
+        if self.engine == "collapsed":
+            from psymech.graph.collapsed import collapsed_model
+
+            return collapsed_model(self.design, self.priors)
+        from psymech.graph.explicit import explicit_model
+
+        return explicit_model(self.design, self.priors)
 
 
 def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> BuiltModel:
@@ -66,7 +78,7 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
     --------
     >>> import psymech as psm
     >>> data = psm.load_example("process_study")
-    >>> built = psm.build_model(psm.growth("symptoms"), data, engine="explicit")
+    >>> built = psm.build_model(psm.growth("phq9"), data, engine="explicit")
     >>> [rv.name for rv in built.model.free_RVs]
     ['fixed', 'scale_patient', 'partial_patient', 'z_patient', 'scale_therapist', 'z_therapist', 'sigma']
     """
@@ -79,14 +91,10 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
     obstacle = why_not_collapsed(design, priors)
     if engine == "collapsed" and obstacle:
         raise NotCollapsibleError(f"The collapsed engine is not exact here: {obstacle} Use engine='explicit' or 'auto'.")
-    if engine == "explicit":
-        return BuiltModel(explicit_model(design, priors), spec, design, priors, "explicit", "asked for")
-    if obstacle:
-        return BuiltModel(explicit_model(design, priors), spec, design, priors, "explicit", obstacle)
-    from psymech.graph.collapsed import collapsed_model
-
+    if engine == "explicit" or obstacle:
+        return BuiltModel(spec, design, priors, "explicit", obstacle or "asked for")
     reason = "asked for" if engine == "collapsed" else "exact here: Gaussian responses and nested levels."
-    return BuiltModel(collapsed_model(design, priors), spec, design, priors, "collapsed", reason)
+    return BuiltModel(spec, design, priors, "collapsed", reason)
 
 
 def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
@@ -95,4 +103,6 @@ def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
         return f"the family is {design.family!r}, not 'gaussian'."
     if not design.nested:
         return "patients are crossed with therapists, not nested in them."
+    if design.residual == "ar1" and len(design.responses) > 1:
+        return "AR(1) residuals of several responses."
     return ""

@@ -5,7 +5,6 @@ from typing import Literal
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from numpy.typing import NDArray
 from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
@@ -13,8 +12,8 @@ from psymech.design import Design, LevelDesign
 from psymech.errors import SpecError
 from psymech.graph.residuals import ar1_response
 from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
-from psymech.priors import ChosenPriors
-from psymech.spec.priors import HalfNormal, HalfStudentT
+from psymech.priors import ChosenPriors, uncentring
+from psymech.spec.priors import HalfNormal, HalfStudentT, Normal
 
 Parametrisation = Literal["centred", "non-centred"]
 CENTRE_ABOVE = 0.9
@@ -65,15 +64,6 @@ def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:
     return model
 
 
-def uncentring(design: Design, priors: ChosenPriors) -> NDArray[np.float64]:
-    """Matrix from (intercept at the average of the other columns, slopes) to (intercept at zero, slopes)."""
-    matrix = np.eye(len(design.terms))
-    for j, term in enumerate(design.term_specs):
-        if term.role == "intercept":
-            matrix[j] -= np.where(design.term_response == design.term_response[j], priors.center, 0.0)
-    return matrix
-
-
 def _fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
     free = standard_vector("fixed", priors.beta) if design.terms else pt.zeros(0)
     return pm.Deterministic(names.BETA, matmul(pt.constant(uncentring(design, priors)), free), dims=(names.TERM,))
@@ -112,16 +102,35 @@ def _likelihood(design: Design, priors: ChosenPriors, eta: TensorVariable) -> No
             pm.Bernoulli("y", logit_p=eta, observed=design.y.astype(np.int64), dims=dims)
         case "ordinal":
             assert priors.cutpoints is not None
-            k = len(design.categories) - 1
-            cut = pm.Normal(
-                names.CUTPOINTS,
-                priors.cutpoints.mean,
-                priors.cutpoints.sd,
-                dims=(names.THRESHOLD,),
-                transform=pm.distributions.transforms.ordered,
-                initval=np.linspace(-1.5, 1.5, k) if k > 1 else np.zeros(1),
-            )
+            cut = ordered_cutpoints(priors.cutpoints, len(design.categories) - 1)
             pm.OrderedLogistic("y", eta=eta, cutpoints=cut, observed=design.y.astype(np.int64), dims=dims, compute_p=False)
+
+
+def _ordered_log_density(value, mean, sd):  # noqa: ANN001, ANN202 - tensor expressions
+    k = value.shape[0]
+    return pm.logp(pm.Normal.dist(mean, sd), value).sum() + pt.gammaln(k + 1.0)
+
+
+def _ordered_draw(mean, sd, rng=None, size=None):  # noqa: ANN001, ANN202 - NumPy arrays, as PyMC calls it
+    return np.sort(rng.normal(mean, sd), axis=-1)
+
+
+def ordered_cutpoints(prior: Normal, k: int) -> TensorVariable:
+    """Register k thresholds: independent normals put in order, density k! times their product.
+
+    A plain Normal with an ordered transform would draw thresholds in any order before data are seen.
+    """
+    return pm.CustomDist(
+        names.CUTPOINTS,
+        np.full(k, prior.mean),
+        np.full(k, prior.sd),
+        logp=_ordered_log_density,
+        random=_ordered_draw,
+        signature="(k),(k)->(k)",
+        dims=(names.THRESHOLD,),
+        transform=pm.distributions.transforms.ordered,
+        initval=np.linspace(-1.5, 1.5, k) if k > 1 else np.zeros(1),
+    )
 
 
 def residual_sd(design: Design, priors: ChosenPriors) -> TensorVariable:

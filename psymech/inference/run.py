@@ -4,15 +4,16 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-import nutpie
-import pymc as pm
 from psymech.inference.stages import Stages
+
+if TYPE_CHECKING:
+    import pymc as pm
 
 Sampler = Literal["nutpie", "pymc", "numpyro", "blackjax"]
 
@@ -39,7 +40,7 @@ def available_cores() -> int:
 
 
 def run_sampler(
-    model: pm.Model, sampler: Sampler, options: RunOptions, stages: Stages, keep: Iterable[str]
+    model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stages, keep: Iterable[str]
 ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """Sample a PyMC model and return the variables in `keep` and the statistics, each (chain, draw, ...)."""
     wanted = [name for name in keep if name in model.named_vars]
@@ -55,14 +56,18 @@ def statistics(tree: xr.DataTree) -> dict[str, NDArray]:
     return {str(k): v.transpose("chain", "draw").values for k, v in group.items() if set(v.dims) == {"chain", "draw"}}
 
 
-def _nutpie(model: pm.Model, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+def _nutpie(model: "pm.Model", options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+    import nutpie
+
     with stages.stage("compile", "compiling the model (the longest silence; faster the second time)"):
         compiled = nutpie.compile_pymc_model(model, var_names=wanted)
     return sample_nutpie(compiled, options, stages)
 
 
-def sample_nutpie(compiled: "nutpie.sample.CompiledModel", options: RunOptions, stages: Stages) -> xr.DataTree:
+def sample_nutpie(compiled: Any, options: RunOptions, stages: Stages) -> xr.DataTree:
     """Run nutpie on a compiled model."""
+    import nutpie
+
     with stages.stage("sampling", f"sampling {options.chains} chains with nutpie"):
         return nutpie.sample(
             compiled,
@@ -78,7 +83,9 @@ def sample_nutpie(compiled: "nutpie.sample.CompiledModel", options: RunOptions, 
         )
 
 
-def _pymc(model: pm.Model, sampler: Sampler, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+def _pymc(model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+    import pymc as pm
+
     nuts: dict[str, object] = {"target_accept": options.target_accept, "max_treedepth": options.max_treedepth}
     if sampler in ("numpyro", "blackjax"):
         nuts["chain_method"] = "vectorized"

@@ -66,7 +66,7 @@ def sample(
     --------
     >>> import psymech as psm
     >>> data = psm.load_example("process_study")
-    >>> built = psm.build_model(psm.growth("symptoms"), data)
+    >>> built = psm.build_model(psm.growth("phq9"), data)
     >>> tree = psm.sample(built, draws=200, tune=200, chains=2, seed=1, progressbar=False)
     >>> tree["posterior"]["u_therapist"].dims
     ('chain', 'draw', 'therapist', 'therapist_term')
@@ -105,7 +105,7 @@ def sample(
             names.ATTR_SAMPLER: sampler,
             "tune": tune,
             "target_accept": target_accept,
-            "psymech_prior_notes": json.dumps(prior_notes(built.design)),
+            names.ATTR_PRIOR_NOTES: json.dumps(prior_notes(built.design)),
             **stages.seconds,
         },
     )
@@ -147,7 +147,7 @@ def fit(
     --------
     >>> import psymech as psm
     >>> data = psm.load_example("process_study")
-    >>> tree = psm.fit(psm.growth("symptoms"), data, draws=500, tune=500, seed=1, progressbar=False)
+    >>> tree = psm.fit(psm.growth("phq9"), data, draws=500, tune=500, seed=1, progressbar=False)
     >>> tree.attrs["sampler"]
     'nutpie'
     """

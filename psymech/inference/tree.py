@@ -99,8 +99,8 @@ def assemble_tree(
     tree.attrs = {
         names.ATTR_VERSION: __version__,
         names.ATTR_SPEC: spec.to_json(),
-        "psymech_terms": json.dumps(_term_table(design), ensure_ascii=False),
-        "psymech_design": json.dumps(_design_notes(design), ensure_ascii=False),
+        names.ATTR_TERMS: json.dumps(_term_table(design), ensure_ascii=False),
+        names.ATTR_DESIGN: json.dumps(_design_notes(design), ensure_ascii=False),
         names.ATTR_NOTES: json.dumps([str(f) for f in design.report.findings], ensure_ascii=False),
         **attrs,
     }

@@ -15,9 +15,10 @@ from psymech.errors import DataError, SpecError, shown_ids
 from psymech.names import LEVELS, Level
 from psymech.spec.model import response_label
 
-ATTR_TERMS: Final = "psymech_terms"
 IDENTITY_LINK: Final = frozenset({"gaussian", "student"})
 UNIT_OF_LATENT: Final = "log odds"
+ATTR_DATA: Final = "psymech_data"  # root attribute of a tree saved with data=False
+DATA_LEFT_OUT: Final = "left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class TermInfo:
 
 def group(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Return a group of the tree as a Dataset; DataError where the tree has none."""
+    if name in (names.OBSERVED_DATA, names.CONSTANT_DATA) and tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT:
+        raise DataError(
+            "this estimate needs the sessions, but the fit was saved without them (data=False). "
+            "Use the fit as it was before, or a file saved with data=True."
+        )
     if name not in tree.children:
         found = ", ".join(tree.children) or "no group"
         raise DataError(
@@ -101,7 +107,7 @@ def terms_of(tree: xr.DataTree) -> tuple[TermInfo, ...]:
     """Return what is known about each fixed-effect column, in design order."""
     known = responses_of(tree)
     several = known if len(known) > 1 else ()
-    return tuple(_term_info(entry, several) for entry in json_attr(tree, ATTR_TERMS))
+    return tuple(_term_info(entry, several) for entry in json_attr(tree, names.ATTR_TERMS))
 
 
 def _term_info(entry: dict[str, Any], several: Sequence[str]) -> TermInfo:

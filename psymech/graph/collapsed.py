@@ -1,0 +1,178 @@
+"""The collapsed graph: random effects, and fixed effects with normal priors, integrated out exactly.
+
+The response is an observed variable with a density and a random generator of its own, so that predictive sampling, simulation and
+calibration see it, and ``pm.observe`` or new data can replace it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+from pytensor.tensor.variable import TensorVariable
+
+from psymech import names
+from psymech.design import Design
+from psymech.graph.crossing import Crossing, make_crossing
+from psymech.graph.explicit import coordinates, positive_sigma
+from psymech.graph.ops import CollapsedLogp, PackResponse, packed_data
+from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
+from psymech.priors import ChosenPriors, uncentring
+
+
+def collapsed_model(design: Design, priors: ChosenPriors) -> pm.Model:
+    """Return the model of the variance parameters alone; see :func:`psymech.build_model`.
+
+    Fixed effects stay in the model, as ``beta``, only where one of their priors is not normal.
+    """
+    crossing = make_crossing(design, priors)
+    with pm.Model(coords=coordinates(design)) as model:
+        center, precision = _fixed_effects(design, priors, crossing)
+        factors = []
+        for level in design.levels:
+            lkj = priors.corr.get(level.level)
+            factor = covariance_factor(level.level, priors.sd[level.level], lkj, signed=True)
+            register_covariance(level.level, factor, correlated=lkj is not None)
+            factors.append(factor)
+        sigma = positive_sigma(design, priors)
+        theta = pt.atleast_1d(sigma)
+        if design.residual == "ar1":
+            assert priors.phi is not None
+            half = pm.Beta("phi_half", priors.phi.a, priors.phi.a)
+            phi = pm.Deterministic(names.PHI, 2.0 * half - 1.0)
+            theta = pt.concatenate([theta, pt.atleast_1d(phi)])
+        _response(design, crossing, center, precision, theta, factors)
+    return model
+
+
+def _fixed_effects(
+    design: Design, priors: ChosenPriors, crossing: Crossing
+) -> tuple[TensorVariable, TensorVariable]:
+    if crossing.beta_prior is not None:
+        mean, precision = crossing.beta_prior
+        return pt.constant(mean), pt.constant(precision)
+    free = standard_vector("fixed", priors.beta)
+    beta = pm.Deterministic(names.BETA, matmul(pt.constant(uncentring(design, priors)), free), dims=(names.TERM,))
+    return beta, pt.constant(np.zeros((0, 0)))
+
+
+def _response(
+    design: Design,
+    crossing: Crossing,
+    center: TensorVariable,
+    precision: TensorVariable,
+    theta: TensorVariable,
+    factors: list[TensorVariable],
+) -> None:
+    integrate = crossing.beta_prior is not None
+    cross = crossing.cross
+    data = packed_data(cross, crossing.columns, crossing.unit, crossing.residual.terms(), integrate=integrate)
+    op = CollapsedLogp(
+        tuple(tuple(int(i) for i in z) for z in cross.z),
+        tuple(int(i) for i in cross.x),
+        cross.n_columns,
+        cross.n_coef,
+        integrate=integrate,
+    )
+    a = len(factors)
+    fixed = [
+        pm.Data(f"_collapsed_{key}", value)
+        for key, value in (
+            ("products", data.S),
+            ("weighted", data.weighted),
+            ("place", data.place),
+            ("pairs", data.pairs),
+            ("pair_weight", data.pair_weight),
+        )
+    ]
+    nesting = [pm.Data(f"_collapsed_parent{i}", p) for i, p in enumerate(data.layout.parent_slot)]
+    nesting += [pm.Data(f"_collapsed_map{i}", p) for i, p in enumerate(data.layout.up)]
+    counts = residual_counts(design)
+
+    def logp(value: Any, rows: Any, theta: Any, center: Any, precision: Any, *rest: Any) -> Any:
+        S = PackResponse()(*fixed, value)
+        coefs, log_det = residual_expressions(theta, counts)
+        return op(S, coefs, log_det, center, precision, np.float64(cross.n_obs), *rest[:a], *nesting)[0]
+
+    def random(rows: Any, theta: Any, center: Any, precision: Any, *factors: Any, rng: Any = None, size: Any = None) -> Any:
+        return draw_response(design, center, precision, theta, factors, rng, integrate=integrate)
+
+    square = ",".join(f"(q{i},q{i})" for i in range(a))
+    pm.CustomDist(
+        "y",
+        pt.zeros(design.n_obs),
+        theta,
+        center,
+        precision,
+        *factors,
+        logp=logp,
+        random=random,
+        signature=f"(n),(t),(p),(k,k),{square}->(n)",
+        observed=design.y,
+        dims=(names.OBS,),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResidualCounts:
+    """Number of rows of each residual SD, and, for AR(1), the distinct gaps with how often each occurs."""
+
+    rows: NDArray[np.float64]
+    gaps: NDArray[np.float64]
+    steps: NDArray[np.float64]
+
+
+def residual_counts(design: Design) -> ResidualCounts:
+    """Count rows by response, and gaps between a patient's rows."""
+    rows = np.bincount(design.response).astype(float)
+    if design.residual != "ar1":
+        return ResidualCounts(rows, np.zeros(0), np.zeros(0))
+    gaps, steps = np.unique(design.gap[design.previous >= 0], return_counts=True)
+    return ResidualCounts(rows, gaps, steps.astype(float))
+
+
+def residual_expressions(theta: TensorVariable, counts: ResidualCounts) -> tuple[TensorVariable, TensorVariable]:
+    """Coefficients of the residual precision and log|R| as tensors, in the order of the structures' terms."""
+    n = len(counts.rows)
+    sigma = theta[:n]
+    log_det = pt.sum(2.0 * counts.rows * pt.log(sigma))
+    if not len(counts.gaps):
+        return sigma**-2.0, log_det
+    phi = theta[n]
+    c = sigma[0] ** -2.0
+    rho = pt.sign(phi) ** counts.gaps * pt.abs(phi) ** counts.gaps
+    rest = 1.0 - rho**2
+    steps = pt.stack([c / rest, -c * rho / rest], axis=1).ravel()
+    return pt.concatenate([pt.atleast_1d(c), steps]), log_det + pt.sum(counts.steps * pt.log(rest))
+
+
+def draw_response(
+    design: Design,
+    center: NDArray,
+    precision: NDArray,
+    theta: NDArray,
+    factors: tuple[NDArray, ...],
+    rng: np.random.Generator,
+    *,
+    integrate: bool,
+) -> NDArray[np.float64]:
+    """Draw all responses from the model: fixed effects from their prior, new random effects, new residuals."""
+    beta = center
+    if integrate:
+        root = np.linalg.cholesky(precision)
+        beta = center + np.linalg.solve(root.T, rng.standard_normal(center.shape[0]))
+    eta = design.X @ beta
+    for level, factor in zip(design.levels, factors, strict=True):
+        u = rng.standard_normal((level.n_units, factor.shape[0])) @ factor.T
+        eta = eta + np.sum(level.Z * u[level.code], axis=1)
+    sd = theta[design.response]
+    noise = sd * rng.standard_normal(design.n_obs)
+    if design.residual == "ar1":
+        phi = theta[-1]
+        for i, before in enumerate(design.previous):
+            if before >= 0:
+                rho = np.sign(phi) ** design.gap[i] * np.abs(phi) ** design.gap[i]
+                noise[i] = rho * noise[before] + np.sqrt(1 - rho**2) * noise[i]
+    return eta + noise

@@ -1,0 +1,184 @@
+"""Sampling the collapsed model: variance parameters by NUTS, then fixed and random effects drawn exactly."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psymech import names
+from psymech.design import Design
+from psymech.gaussian.conditional import recover
+from psymech.gaussian.residual import AR1
+from psymech.gaussian.target import LAPLACE, NORMAL, STUDENT, ScalePriors, Target, make_target
+from psymech.graph.build import BuiltModel
+from psymech.graph.crossing import Crossing, make_crossing
+from psymech.inference.run import RunOptions, Sampler, run_sampler, sample_nutpie, statistics
+from psymech.inference.stages import Stages
+from psymech.priors import ChosenPriors
+from psymech.spec.priors import Exponential, HalfNormal, HalfStudentT, Prior
+
+Arrays = dict[str, NDArray]
+
+
+def sample_collapsed(built: BuiltModel, sampler: Sampler, options: RunOptions, stages: Stages) -> tuple[Arrays, Arrays]:
+    """Return the draws of every variable of the tree, and the sampler's statistics."""
+    design, priors = built.design, built.priors
+    crossing = make_crossing(design, priors)
+    if sampler == "nutpie" and crossing.beta_prior is not None:
+        values, stats = _sample_direct(design, priors, crossing, options, stages)
+    else:
+        if sampler in ("numpyro", "blackjax"):
+            import psymech.graph.ops_jax  # noqa: F401 - registers the operators with JAX
+        keep = [n for level in design.levels for n in (names.sd(level.level), names.corr(level.level))]
+        values, stats = run_sampler(built.model, sampler, options, stages, [*keep, names.SIGMA, names.PHI, names.BETA])
+    with stages.stage("recover", "drawing fixed and random effects given the variance parameters"):
+        values |= recover_effects(design, crossing, values, seed=options.seed)
+    return values, stats
+
+
+def _sample_direct(
+    design: Design, priors: ChosenPriors, crossing: Crossing, options: RunOptions, stages: Stages
+) -> tuple[Arrays, Arrays]:
+    from psymech.inference.direct import POINT, compile_target
+
+    with stages.stage("compile", "compiling the log posterior (a few seconds the first time, then kept)"):
+        target = design_target(design, priors, crossing)
+        compiled = compile_target(target, starting_points(target, design, priors))
+    tree = sample_nutpie(compiled, options, stages)
+    points = tree["posterior"].dataset[POINT].values
+    return unpack(design, target, points), statistics(tree)
+
+
+def design_target(design: Design, priors: ChosenPriors, crossing: Crossing) -> Target:
+    """Return the compiled log posterior of a design whose fixed effects have normal priors."""
+    assert crossing.beta_prior is not None
+    return make_target(
+        crossing.cross,
+        crossing.residual,
+        scales=[scale_priors(priors.sd[level.level]) for level in design.levels],
+        eta=[priors.corr[lv.level].eta if lv.level in priors.corr else None for lv in design.levels],
+        sigma=scale_priors(priors.sigma),
+        phi_a=priors.phi.a if priors.phi is not None else 1.0,
+        beta_prior=crossing.beta_prior,
+    )
+
+
+def scale_priors(priors: Sequence[Prior]) -> ScalePriors:
+    """Return the priors of scales as arrays."""
+    rows = [_scale_row(p) for p in priors]
+    family, spread, nu = (np.array(column) for column in zip(*rows, strict=True))
+    return ScalePriors(family.astype(np.int64), spread.astype(float), nu.astype(float))
+
+
+def _scale_row(prior: Prior) -> tuple[int, float, float]:
+    match prior:
+        case HalfNormal(sd):
+            return NORMAL, sd, 1.0
+        case HalfStudentT(nu, sd):
+            return STUDENT, sd, nu
+        case Exponential(mean):
+            return LAPLACE, mean, 1.0
+    raise AssertionError(prior)
+
+
+def starting_points(target: Target, design: Design, priors: ChosenPriors) -> Callable[[int], NDArray[np.float64]]:
+    """Return a function from a seed to a starting point, dispersed around moderate scales and no correlation."""
+    center, spread = [], []
+    for level, size, correlated in zip(design.levels, target.q, target.correlated, strict=True):
+        center += [np.log(_scale_row(p)[1] / 2) for p in priors.sd[level.level]]
+        spread += [0.5] * size
+        if correlated:
+            n = size * (size - 1) // 2
+            center += [0.0] * n
+            spread += [0.5] * n
+    for r in range(target.n_sigma):
+        center.append(float(np.log(design.y[design.response == r].std() * 0.7)))
+        spread.append(0.2)
+    if target.autoregressive:
+        center.append(0.0)
+        spread.append(0.5)
+    mean, scale, is_scale = np.array(center), np.array(spread), _scale_mask(target)
+
+    def start(seed: int) -> NDArray[np.float64]:
+        x = mean + scale * np.random.default_rng(seed).uniform(-1, 1, target.n)
+        return np.where(is_scale, np.exp(x), x)
+
+    return start
+
+
+def _scale_mask(target: Target) -> NDArray[np.bool_]:
+    mask = []
+    for size, correlated in zip(target.q, target.correlated, strict=True):
+        mask += [True] * size + [False] * (size * (size - 1) // 2 if correlated else 0)
+    return np.array(mask + [False] * (target.n - len(mask)))
+
+
+def unpack(design: Design, target: Target, points: NDArray[np.float64]) -> Arrays:
+    """Turn unconstrained points (chain, draw, n) into SDs, correlations, residual SDs and the autocorrelation."""
+    values: Arrays = {}
+    k = 0
+    for level, q, correlated in zip(design.levels, target.q, target.correlated, strict=True):
+        scales = points[..., k : k + q]
+        k += q
+        factor = np.zeros((*points.shape[:-1], q, q))
+        rest = np.ones((*points.shape[:-1], q))
+        if correlated:
+            for i in range(q):
+                for j in range(i):
+                    r = np.tanh(0.5 * points[..., k])
+                    factor[..., i, j] = r * np.sqrt(rest[..., i])
+                    rest[..., i] *= 1.0 / np.cosh(0.5 * points[..., k]) ** 2
+                    k += 1
+        factor[..., np.arange(q), np.arange(q)] = np.sqrt(rest)
+        sign = np.sign(scales)
+        values[names.sd(level.level)] = np.abs(scales)
+        values[names.corr(level.level)] = np.einsum("...ia,...ja,...i,...j->...ij", factor, factor, sign, sign)
+    sigma = np.exp(points[..., k : k + target.n_sigma])
+    values[names.SIGMA] = sigma[..., 0] if target.n_sigma == 1 else sigma
+    if target.autoregressive:
+        values[names.PHI] = np.tanh(0.5 * points[..., k + target.n_sigma])
+    return values
+
+
+def recover_effects(design: Design, crossing: Crossing, values: Arrays, *, seed: int) -> Arrays:
+    """Draw fixed and random effects given each draw of the variance parameters; exact and independent.
+
+    Covariances with an SD of zero are handled: the factor is the scaled Cholesky factor of the correlations.
+    """
+    chains, draws = values[names.SIGMA].shape[:2]
+    n = chains * draws
+    sigma = values[names.SIGMA].reshape(n, -1)
+    if isinstance(crossing.residual, AR1):
+        theta = np.column_stack([sigma, values[names.PHI].reshape(n)])
+        coefs = _ar1_coefficients(crossing.residual, theta)
+    else:
+        coefs = sigma**-2.0
+    factors = []
+    for level in design.levels:
+        sd = values[names.sd(level.level)].reshape(n, -1)
+        corr = values.get(names.corr(level.level))
+        q = sd.shape[1]
+        root = np.broadcast_to(np.eye(q), (n, q, q)) if corr is None else np.linalg.cholesky(corr.reshape(n, q, q))
+        factors.append(sd[:, :, None] * root)
+    rng = np.random.default_rng([seed, 7])  # a stream of its own beside the sampler's
+    given = values.get(names.BETA)
+    if given is None:
+        drawn = recover(crossing.cross, coefs, factors, rng=rng, prior=crossing.beta_prior)
+    else:
+        drawn = recover(crossing.cross, coefs, factors, rng=rng, beta=given.reshape(n, -1))
+    out: Arrays = {names.BETA: drawn.beta.reshape(chains, draws, -1)}
+    for level, order, effects in zip(design.levels, crossing.order, drawn.effects, strict=True):
+        placed = np.empty_like(effects)
+        placed[:, order] = effects
+        out[names.effect(level.level)] = placed.reshape(chains, draws, *effects.shape[1:])
+    return out
+
+
+def _ar1_coefficients(residual: AR1, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+    gaps = np.unique(residual.steps()[2])
+    c, phi = theta[:, 0] ** -2.0, theta[:, 1]
+    out = [c]
+    for d in gaps:
+        rho = np.sign(phi) ** d * np.abs(phi) ** d
+        out += [c / (1 - rho**2), -c * rho / (1 - rho**2)]
+    return np.column_stack(out)
