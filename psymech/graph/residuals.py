@@ -10,7 +10,7 @@ from psymech.design import Design
 from psymech.priors import ChosenPriors
 
 
-def _log_density(value, eta, sd, phi, previous, gap):  # noqa: ANN001, ANN202 - tensor expressions
+def _log_density(value, eta, sd, phi, previous, gap):
     first = pt.lt(previous, 0)
     rho = pt.switch(first, 0.0, pt.sign(phi) ** gap * pt.abs(phi) ** gap)
     before = pt.maximum(previous, 0)
@@ -18,7 +18,7 @@ def _log_density(value, eta, sd, phi, previous, gap):  # noqa: ANN001, ANN202 - 
     return pm.logp(pm.Normal.dist(mean, sd * pt.sqrt(1 - rho**2)), value).sum()
 
 
-def _draw(eta, sd, phi, previous, gap, rng=None, size=None):  # noqa: ANN001, ANN202 - NumPy arrays, as PyMC calls it
+def _draw(eta, sd, phi, previous, gap, rng=None, size=None):
     error = sd * rng.normal(size=eta.shape)
     rho = np.sign(phi) ** gap * np.abs(phi) ** gap
     position = _positions(previous)
@@ -28,7 +28,7 @@ def _draw(eta, sd, phi, previous, gap, rng=None, size=None):  # noqa: ANN001, AN
     return eta + error
 
 
-def _positions(previous):  # noqa: ANN001, ANN202 - NumPy arrays
+def _positions(previous):
     """Place of each row in its chain, 0 for the first. A crossed patient's earlier row may stand below a later one."""
     position = np.zeros(previous.shape, dtype=np.int64)
     at = previous
@@ -41,8 +41,8 @@ def _positions(previous):  # noqa: ANN001, ANN202 - NumPy arrays
 def ar1_response(design: Design, priors: ChosenPriors, eta: TensorVariable, sd: TensorVariable) -> TensorVariable:
     """Register phi and the observed response with Corr(e_s, e_t) = phi^|s - t| over session numbers of one patient.
 
-    The density is that of the chain: the first residual N(0, sigma^2), each later one N(rho e_before, sigma^2 (1 - rho^2)) with
-    rho = phi^gap. Exact for gaps.
+    The density is that of the chain: the first residual N(0, sigma^2), each later one N(rho e_before, sigma^2 (1 -
+    rho^2)) with rho = phi^gap. Exact for gaps.
     """
     assert priors.phi is not None
     a = priors.phi.a
