@@ -106,12 +106,12 @@ def _likelihood(design: Design, priors: ChosenPriors, eta: TensorVariable) -> No
             pm.OrderedLogistic("y", eta=eta, cutpoints=cut, observed=design.y.astype(np.int64), dims=dims, compute_p=False)
 
 
-def _ordered_log_density(value, mean, sd):  # noqa: ANN001, ANN202 - tensor expressions
+def _ordered_log_density(value, mean, sd):
     k = value.shape[0]
     return pm.logp(pm.Normal.dist(mean, sd), value).sum() + pt.gammaln(k + 1.0)
 
 
-def _ordered_draw(mean, sd, rng=None, size=None):  # noqa: ANN001, ANN202 - NumPy arrays, as PyMC calls it
+def _ordered_draw(mean, sd, rng=None, size=None):
     return np.sort(rng.normal(mean, sd), axis=-1)
 
 
