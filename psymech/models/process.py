@@ -139,7 +139,7 @@ def process(
             terms.append(Term(part_label(column, part), (Factor(column, part, shift),), role))
     terms += [Term(name, (Factor(name),), "covariate") for name in covariate_names]
     for entry in interactions:
-        terms.append(_interaction(entry, decomposed=decomposed, lags=lags, times=times))
+        terms.append(_interaction(entry, outcome=outcome, decomposed=decomposed, lags=lags, times=times))
     blocks, without = random_blocks(
         slopes, terms, argument="slopes", decomposed=decomposed, correlated=correlated, centred=centred
     )
@@ -179,11 +179,18 @@ def _read_lags(lag: int | Mapping[str, int], predictors: tuple[str, ...]) -> dic
 
 
 def _interaction(
-    entry: Interaction, *, decomposed: tuple[str, ...], lags: Mapping[str, int], times: tuple[Term, ...]
+    entry: Interaction,
+    *,
+    outcome: str,
+    decomposed: tuple[str, ...],
+    lags: Mapping[str, int],
+    times: tuple[Term, ...],
 ) -> Term:
     names = tuple(entry.split(":")) if isinstance(entry, str) else tuple(entry)
     if len(names) < 2:
         raise SpecError(f"interactions: expected pairs such as ('exposure', 'alliance'), found {entry!r}.")
+    if outcome in names:
+        raise SpecError(f"interactions: the outcome {outcome!r} cannot predict itself, found {entry!r}.")
     by_label = {t.label: t.factors[0] for t in times}
     parts = [
         (name, by_label[name]) if name in by_label else read_factor(name, decomposed=decomposed, lags=lags)
