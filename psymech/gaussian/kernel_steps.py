@@ -14,7 +14,7 @@ LARGE = 1e100  # pivots are at least one; their product is folded into a logarit
 B = LANES
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def factorise(S, base, q_, m_, L, w):
     """Fill ``w`` for one block with C and T (each q m) and, after room for two more, R with 1/D on its diagonal.
 
@@ -53,7 +53,7 @@ def factorise(S, base, q_, m_, L, w):
     return det
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", forceinline=True)
 def _eliminate(S, base, q_, m_, L, w):
     """Fill ``w`` with what `factorise` gives and, between T and R, W = R^{-1} T and X = D^{-1} W; return |M|."""
     q, m = len(q_), len(m_)

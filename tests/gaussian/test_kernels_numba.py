@@ -103,6 +103,18 @@ def test_impossible_parameters_give_no_finite_value() -> None:
         assert not np.isfinite(bound.value_and_grad([bad], [np.eye(4)] * 2, 0.0, prior=prior)[0])
 
 
+@pytest.mark.parametrize("integrate", [True, False])
+def test_model_without_fixed_effects(integrate: bool) -> None:
+    full = caseloads([3, 3, 3], q=4)
+    cross = CrossProducts(full.S, full.parents, full.z, np.empty(0, dtype=np.int64), full.n_obs_by_unit)
+    top = {"prior": (np.empty(0), np.empty((0, 0)))} if integrate else {"beta": np.empty(0)}
+    factors = [np.eye(4), 0.5 * np.eye(4)]
+    compare(
+        bind(cross, integrate=integrate).value_and_grad([0.7], factors, 1.3, **top),
+        value_and_grad(cross, [0.7], factors, 1.3, **top),
+    )
+
+
 def test_two_threads_share_nothing() -> None:
     bound, prior = bind(caseloads([8] * 9, q=4), integrate=True), (np.zeros(4), np.full(4, 0.1))
     scales = np.linspace(0.1, 2, 40)
