@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import lgamma
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,7 @@ def _residual(x, k, sigma_priors, counts, gaps, steps, phi_a, autoregressive, co
         phi = np.tanh(0.5 * y)
         log_quarter = -abs(y) - 2 * np.log1p(np.exp(-abs(y)))
         slope = 2.0 * np.exp(log_quarter)  # d phi / d logit
-        log_density += phi_a * log_quarter
+        log_density += phi_a * log_quarter + lgamma(2 * phi_a) - 2 * lgamma(phi_a)
         grad[k + n_sigma] = -phi_a * phi
         c = coefs[0]
         for d in range(gaps.size):

@@ -16,7 +16,6 @@ from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import register_funcify_and_cache_key
-from pytensor.tensor.variable import TensorVariable
 
 from psymech.gaussian.blocks import KernelShape, Layout, make_layout, pack
 from psymech.gaussian.cross import CrossProducts, RowTerm
@@ -46,7 +45,7 @@ class PackResponse(Op):
         """The output has the length of the first input."""
         return [shapes[0]]
 
-    def grad(self, inputs: Sequence[TensorVariable], output_grads: Sequence[TensorVariable]) -> list[Any]:
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         """No gradient: responses are data."""
         return [disconnected_type() for _ in inputs]
 
@@ -173,11 +172,9 @@ class CollapsedLogp(Op):
         live = {1, 2, 3, *range(6, 6 + self.n_levels)}
         return [[i in live] + [False] * (len(node.outputs) - 1) for i in range(len(node.inputs))]
 
-    def L_op(
-        self, inputs: Sequence[TensorVariable], outputs: Sequence[TensorVariable], output_grads: Sequence[TensorVariable]
-    ) -> list[Any]:
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         """Read the gradient of the value from the other outputs."""
-        g = output_grads[0]
+        g = cotangents[0]
         if isinstance(g.type, DisconnectedType):
             return [disconnected_type() for _ in inputs]
         a = self.n_levels
