@@ -33,18 +33,17 @@ def ragged_study(rng: np.random.Generator, n_levels: int) -> pd.DataFrame:
     """Draw a small study; patients have 1 to 5 sessions, some sessions are left out."""
     rows = []
     patient = 0
-    for clinic in range(2 if n_levels == 3 else 1):
-        for therapist in range(int(rng.integers(2, 4)) if n_levels > 1 else 1):
-            for _ in range(int(rng.integers(1, 4)) if n_levels > 1 else 5):
+    for clinic in range(3 if n_levels == 3 else 1):
+        n_therapists = {1: 1, 2: int(rng.integers(3, 5)), 3: 2 if clinic == 0 else 1}[n_levels]
+        for therapist in range(n_therapists):
+            for _ in range(5 if n_levels == 1 else 2 if therapist == 0 else int(rng.integers(1, 3))):
                 patient += 1
-                sessions = np.sort(rng.choice(np.arange(1, 8), size=int(rng.integers(1, 6)), replace=False))
-                rows += [
-                    (f"C{clinic}", f"T{clinic}{therapist}", f"P{patient}", t, *rng.normal(size=3)) for t in sessions
-                ]
+                n_sessions = int(rng.integers(1, 6)) if patient > 1 else 3
+                for t in np.sort(rng.choice(np.arange(1, 8), size=n_sessions, replace=False)):
+                    rows.append((f"C{clinic}", f"T{clinic}{therapist}", f"P{patient}", t, *rng.normal(size=3)))
     columns = ["clinic", "therapist", "patient", "session", "x", "w", "y"]
     frame = pd.DataFrame(rows, columns=columns).sample(frac=1, random_state=int(rng.integers(1000)))
-    last = pd.DataFrame([("C0", "T00", "P1", 9, *rng.normal(size=3))], columns=columns)  # at least two times
-    return pd.concat([frame, last]).assign(y=lambda f: 4 + 2 * f["y"])
+    return frame.assign(y=lambda f: 4 + 2 * f["y"])
 
 
 def session_data(frame: pd.DataFrame, n_levels: int) -> psm.SessionData:

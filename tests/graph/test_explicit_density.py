@@ -159,7 +159,7 @@ def test_model_names_dims_and_coords() -> None:
     assert dims["beta"] == ("term",)
     assert "corr_therapist" not in case.model.named_vars
     assert case.model.coords["patient_term"] == ("Intercept", "time")
-    assert case.model.coords["clinic"] == ("C0", "C1")
+    assert case.model.coords["clinic"] == ("C0", "C1", "C2")
     assert list(case.model.coords["patient"]) == [str(p) for p in case.design.levels[0].labels]
 
 
