@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import lgamma
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def make_target(
         counts,
         gaps,
         steps,
-        float(phi_a),
+        np.array([phi_a, gammaln(2 * phi_a) - 2 * gammaln(phi_a)]),
     )
     n = sum(size + a.shape[0] for size, a in zip(q, alphas, strict=True)) + counts.size + int(autoregressive)
     return Target(sizes, arguments, n, q, correlated, int(counts.size), autoregressive)
@@ -219,7 +218,7 @@ def _pull_back(x, start, q, correlated, C, L_bar, grad):
 
 
 @njit(nogil=True, error_model="numpy")
-def _residual(x, k, sigma_priors, counts, gaps, steps, phi_a, autoregressive, coefs, d_phi, grad):
+def _residual(x, k, sigma_priors, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad):
     """Fill the coefficients; return the priors' log density and log|R|. ``d_phi`` is d coefs / d logit, its last
     entry log|R|'s.
     """
@@ -237,8 +236,8 @@ def _residual(x, k, sigma_priors, counts, gaps, steps, phi_a, autoregressive, co
         phi = np.tanh(0.5 * y)
         log_quarter = -abs(y) - 2 * np.log1p(np.exp(-abs(y)))
         slope = 2.0 * np.exp(log_quarter)  # d phi / d logit
-        log_density += phi_a * log_quarter + lgamma(2 * phi_a) - 2 * lgamma(phi_a)
-        grad[k + n_sigma] = -phi_a * phi
+        log_density += phi_prior[0] * log_quarter + phi_prior[1]
+        grad[k + n_sigma] = -phi_prior[0] * phi
         c = coefs[0]
         for d in range(gaps.size):
             rho = np.sign(phi) ** gaps[d] * abs(phi) ** gaps[d]
@@ -275,14 +274,14 @@ def make_sizes(q: tuple[int, ...], correlated: tuple[bool, ...], m: int, n_coef:
     return (tuple((0,) * size for size in q), flags, (0,) * m, (0,) * n_coef, (0,) * int(autoregressive))
 
 
-def log_posterior(sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a):
+def log_posterior(sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior):
     """Log posterior density at ``x``, its gradient in ``grad``; only to be called from compiled functions."""
     raise NotImplementedError("call this from a function compiled by numba")
 
 
 @overload(log_posterior, jit_options={"nogil": True, "error_model": "numpy"})
 def _compiled_log_posterior(
-    sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a
+    sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
 ):
     q, correlated = tuple(len(t) for t in sizes[0]), tuple(len(t) == 1 for t in sizes[1])
     m, n_coef, autoregressive = len(sizes[2]), len(sizes[3]), len(sizes[4]) == 1
@@ -293,10 +292,10 @@ def _compiled_log_posterior(
 @cache
 def _python_face(sizes: Sizes, version: str) -> Callable[..., float]:
     @njit(nogil=True, error_model="numpy", cache=True)
-    def target(x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a):
+    def target(x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior):
         _ = version  # a free variable, so that it is part of the cache key
         return log_posterior(
-            sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a
+            sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
         )
 
     return target
@@ -306,12 +305,12 @@ def _one(kernel, q, correlated, n_coef, autoregressive):
     (q0,), (c0,) = q, correlated
 
     def target(
-        sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a
+        sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
     ):
         L0, C0 = np.zeros((q0, q0)), np.zeros((q0, q0))
         lp, k = _unpack_level(x, 0, q0, c0, scales[0], alphas[0], L0, C0, grad)
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
-        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_a, autoregressive, coefs, d_phi, grad)
+        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0,), log_det, mean, precision)
         _pull_back(x, 0, q0, c0, C0, bars[0], grad)
         _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
@@ -324,13 +323,13 @@ def _two(kernel, q, correlated, n_coef, autoregressive):
     (q0, q1), (c0, c1) = q, correlated
 
     def target(
-        sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a
+        sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
     ):
         L0, C0, L1, C1 = np.zeros((q0, q0)), np.zeros((q0, q0)), np.zeros((q1, q1)), np.zeros((q1, q1))
         lp, k1 = _unpack_level(x, 0, q0, c0, scales[0], alphas[0], L0, C0, grad)
         lp1, k = _unpack_level(x, k1, q1, c1, scales[1], alphas[1], L1, C1, grad)
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
-        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_a, autoregressive, coefs, d_phi, grad)
+        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0, L1), log_det, mean, precision)
         _pull_back(x, 0, q0, c0, C0, bars[0], grad)
         _pull_back(x, k1, q1, c1, C1, bars[1], grad)
@@ -344,7 +343,7 @@ def _three(kernel, q, correlated, n_coef, autoregressive):
     (q0, q1, q2), (c0, c1, c2) = q, correlated
 
     def target(
-        sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_a
+        sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
     ):
         L0, C0, L1, C1 = np.zeros((q0, q0)), np.zeros((q0, q0)), np.zeros((q1, q1)), np.zeros((q1, q1))
         L2, C2 = np.zeros((q2, q2)), np.zeros((q2, q2))
@@ -352,7 +351,7 @@ def _three(kernel, q, correlated, n_coef, autoregressive):
         lp1, k2 = _unpack_level(x, k1, q1, c1, scales[1], alphas[1], L1, C1, grad)
         lp2, k = _unpack_level(x, k2, q2, c2, scales[2], alphas[2], L2, C2, grad)
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
-        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_a, autoregressive, coefs, d_phi, grad)
+        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0, L1, L2), log_det, mean, precision)
         _pull_back(x, 0, q0, c0, C0, bars[0], grad)
         _pull_back(x, k1, q1, c1, C1, bars[1], grad)

@@ -141,7 +141,7 @@ def _logp(sizes: Sizes, version: str) -> Any:
             _floats(table, 5 + 4 * a),
             _floats(table, 6 + 4 * a),
             _floats(table, 7 + 4 * a),
-            _floats(table, 8 + 4 * a)[0],
+            _floats(table, 8 + 4 * a),
         )
         if not np.all(np.isfinite(gradient)):
             return _GRADIENT_NOT_FINITE
