@@ -47,12 +47,13 @@ ATTR_VERSION: Final = "psymech_version"
 ATTR_SPEC: Final = "psymech_spec"
 ATTR_TERMS: Final = "psymech_terms"  # JSON: label, role, part and factors of every fixed effect
 ATTR_DESIGN: Final = "psymech_design"  # JSON: time basis, categories, nesting
+ATTR_PRIORS: Final = "psymech_priors"  # JSON: the prior of every parameter
 ATTR_PRIOR_NOTES: Final = "psymech_prior_notes"  # JSON: where a prior decides the answer
 ATTR_ENGINE: Final = "engine"
 ATTR_ENGINE_REASON: Final = "engine_reason"
 ATTR_SEED: Final = "seed"
 ATTR_SAMPLER: Final = "sampler"
-ATTR_NOTES: Final = "psymech_notes"
+ATTR_NOTES: Final = "psymech_notes"  # JSON: every finding on data and design, as an object with its ids
 ATTR_TIMINGS: Final = ("check_seconds", "compile_seconds", "sampling_seconds", "recover_seconds")
 
 

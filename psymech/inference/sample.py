@@ -10,6 +10,7 @@ from psymech import names
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel, Engine, build_model
+from psymech.inference.prior_table import prior_table
 from psymech.inference.run import RunOptions, Sampler, available_cores, run_sampler
 from psymech.inference.stages import Stages
 from psymech.inference.tree import assemble_tree, variable_dims
@@ -105,6 +106,7 @@ def sample(
             names.ATTR_SAMPLER: sampler,
             "tune": tune,
             "target_accept": target_accept,
+            names.ATTR_PRIORS: prior_table(built.design, built.priors),
             names.ATTR_PRIOR_NOTES: json.dumps(prior_notes(built.design)),
             **stages.seconds,
         },

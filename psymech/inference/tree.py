@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import xarray as xr
@@ -101,7 +102,7 @@ def assemble_tree(
         names.ATTR_SPEC: spec.to_json(),
         names.ATTR_TERMS: json.dumps(_term_table(design), ensure_ascii=False),
         names.ATTR_DESIGN: json.dumps(_design_notes(design), ensure_ascii=False),
-        names.ATTR_NOTES: json.dumps([str(f) for f in design.report.findings], ensure_ascii=False),
+        names.ATTR_NOTES: json.dumps([asdict(f) for f in design.report.findings], ensure_ascii=False, default=str),
         **attrs,
     }
     return tree

@@ -1,0 +1,30 @@
+"""The priors of a fit as text that travels with the tree."""
+
+import json
+
+from psymech import names
+from psymech.design import Design
+from psymech.priors import ChosenPriors
+from psymech.spec.priors import Prior, to_dict
+
+
+def prior_table(design: Design, priors: ChosenPriors) -> str:
+    """Return JSON: the name of each parameter and its prior, ``{"sd_therapist[Intercept]": {"family": "HalfNormal", "sd": 2}}``.
+
+    The prior of an intercept belongs to the expected outcome at the average of the other columns. A correlation matrix has
+    one prior, ``corr_patient``; with several responses there is one ``sigma[response]`` each.
+    """
+    found: dict[str, Prior] = {
+        f"{names.BETA}[{label}]": prior for label, prior in zip(design.terms, priors.beta, strict=True)
+    }
+    for level in design.levels:
+        own = priors.sd[level.level]
+        found |= {f"{names.sd(level.level)}[{label}]": p for label, p in zip(level.terms, own, strict=True)}
+    found |= {names.corr(level): prior for level, prior in priors.corr.items()}
+    if len(priors.sigma) == 1:
+        found[names.SIGMA] = priors.sigma[0]
+    else:
+        found |= {f"{names.SIGMA}[{r}]": p for r, p in zip(design.responses, priors.sigma, strict=False)}
+    others = {names.PHI: priors.phi, names.NU: priors.nu, names.CUTPOINTS: priors.cutpoints}
+    found |= {name: prior for name, prior in others.items() if prior is not None}
+    return json.dumps({name: to_dict(prior) for name, prior in found.items()}, ensure_ascii=False)
