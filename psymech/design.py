@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from psymech.columns import ColumnSource, column_source, evaluate_factor
+from psymech.columns import column_source
 from psymech.data.checks import check_collinear, check_column, check_data, check_levels, data_report
 from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData
-from psymech.errors import DataError, DesignError, PsymechError, shown_ids
+from psymech.errors import DesignError, PsymechError
 from psymech.names import INTERCEPT, LEVELS, TIME, Level
-from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Response, Term, response_label
+from psymech.rows import response_rows
+from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Term, response_label
 from psymech.timebasis import TimeBasis
 
 Floats = NDArray[np.float64]
@@ -123,7 +124,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     findings = _early_findings(spec, data)
     DesignReport(tuple(findings)).raise_errors()
     source = column_source(spec, data)
-    pieces = [_response_rows(response, spec, data, source, findings) for response in spec.responses]
+    pieces = [response_rows(response, data, source, findings) for response in spec.responses]
     many = len(spec.responses) > 1
 
     n_terms = sum(len(p.terms) for p in pieces)
@@ -144,7 +145,12 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
 
     order = np.lexsort((response, row))
     X, row, response, y = X[order], row[order], response[order], y[order]
-    levels = _levels(spec, data, X, tuple(labels), row, response, tuple(r.column for r in spec.responses))
+    levels = _levels(spec, data, X, tuple(labels), row, response)
+    if not levels:
+        raise DesignError(
+            f"Nothing varies over units: {', '.join(r.column for r in spec.responses)} has one value a unit of the lowest level, "
+            "and no level above it is in the model. Give therapist= to SessionData.from_frame(), or model a response of sessions."
+        )
     previous, gap = _previous_rows(data.codes["patient"][row], response, data.session[row])
     design = Design(
         y=y,
@@ -214,16 +220,6 @@ def check_design(data: SessionData, spec: ModelSpec | None = None) -> DesignRepo
         return DesignReport((*known, Finding("error", "model", "", (), text, "")))
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    response: str
-    terms: tuple[Term, ...]
-    X: Floats
-    y: Floats
-    row: Ints
-    categories: tuple[float, ...]
-
-
 def _refuse_absent_levels(spec: ModelSpec, data: SessionData) -> None:
     for block in spec.random:
         if block.level not in data.levels:
@@ -233,163 +229,26 @@ def _refuse_absent_levels(spec: ModelSpec, data: SessionData) -> None:
             )
 
 
-def _response_rows(
-    response: Response, spec: ModelSpec, data: SessionData, source: ColumnSource, findings: list[Finding]
-) -> _Piece:
-    outcome = data.values(response.column)
-    observed = np.isfinite(outcome)
-    patients = data.codes["patient"]
-    if not observed.any():
-        raise DataError(f"Column {response.column!r}: every value is missing. A model needs an observed outcome.")
-    if not observed.all():
-        findings.append(_missing_outcome(response.column, observed, data))
-    terms = tuple(t for t in response.terms if _exists(t, data))
-    keep = observed.copy()
-    for term in terms:
-        for factor in term.factors:
-            if factor.lag:
-                keep &= source.has_predecessor(factor, response.column)
-    _note_lags(response, terms, observed, keep, source, findings)
-    row = np.flatnonzero(keep)
-    if row.size == 0:
-        raise DesignError(
-            f"No session of {response.column!r} is left: all lack a predecessor {_longest_lag(terms)} session(s) earlier. Use lag=0."
-        )
-    columns = [np.prod([evaluate_factor(source, f)[row] for f in t.factors] or [np.ones(row.size)], axis=0) for t in terms]
-    X = np.column_stack(columns) if columns else np.zeros((row.size, 0))
-    _refuse_missing_predictors(terms, source, row, data)
-    lost = np.setdiff1d(patients, patients[row])
-    if lost.size:
-        ids = data.ids["patient"][np.unique(lost)]
-        findings.append(
-            Finding(
-                "note",
-                "patients-without-rows",
-                response.column,
-                tuple(str(i) for i in ids[:5]),
-                f"{len(ids)} patient(s) have no usable session for {response.column!r} and take no part in the fit: {shown_ids(ids)}.",
-                "",
-            )
-        )
-    y, categories = _code_outcome(outcome[row], response)
-    return _Piece(response.column, terms, X, y, row, categories)
-
-
-def _exists(term: Term, data: SessionData) -> bool:
-    """The therapist part of a variable does not exist where the data name no therapists."""
-    return "therapist" in data.levels or all(factor.part != "therapist" for factor in term.factors)
-
-
-def _missing_outcome(column: str, observed: NDArray[np.bool_], data: SessionData) -> Finding:
-    patients = data.codes["patient"]
-    n_missing = int((~observed).sum())
-    without = np.setdiff1d(np.unique(patients), np.unique(patients[observed]))
-    text = f"{n_missing} of {observed.size} sessions have a missing {column!r}"
-    if without.size:
-        text += f"; {without.size} patient(s) have none observed: {shown_ids(data.ids['patient'][without])}"
-    return Finding(
-        "note",
-        "outcome-missing",
-        column,
-        tuple(str(i) for i in data.ids["patient"][without][:5]),
-        f"{text}. These sessions add nothing to the likelihood (missing at random given the model).",
-        "If sessions are missing because of how the patient felt that day, this is not enough.",
-    )
-
-
-def _note_lags(
-    response: Response,
-    terms: tuple[Term, ...],
-    observed: NDArray[np.bool_],
-    keep: NDArray[np.bool_],
-    source: ColumnSource,
-    findings: list[Finding],
-) -> None:
-    lost = observed & ~keep
-    if not lost.any():
-        return
-    reasons = source.lag_reasons([f for t in terms for f in t.factors if f.lag], lost)
-    detail = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-    findings.append(
-        Finding(
-            "note",
-            "lag-rows",
-            response.column,
-            (),
-            f"{int(lost.sum())} sessions with an observed {response.column!r} have no predecessor to lag from and were left out ({detail}).",
-            "",
-        )
-    )
-
-
-def _longest_lag(terms: tuple[Term, ...]) -> int:
-    return max((f.lag for t in terms for f in t.factors), default=0)
-
-
-def _refuse_missing_predictors(terms: tuple[Term, ...], source: ColumnSource, row: Ints, data: SessionData) -> None:
-    counts: dict[str, int] = {}
-    who: dict[str, NDArray] = {}
-    for factor in (f for t in terms for f in t.factors):
-        if factor.column == TIME or factor.column in counts:
-            continue
-        values = source.raw_at(factor)[row]
-        missing = np.isnan(values)
-        if missing.any():
-            counts[factor.column] = int(missing.sum())
-            who[factor.column] = np.unique(data.codes["patient"][row[missing]])
-    if counts:
-        each = "; ".join(
-            f"{column!r}: {count} missing (patients {shown_ids(data.ids['patient'][who[column]])})"
-            for column, count in counts.items()
-        )
-        raise DataError(
-            f"Predictors must be complete where the outcome is observed, found {each}. Complete them (for instance by multiple "
-            "imputation), leave those sessions out yourself, or leave the predictor out of the model."
-        )
-
-
-def _code_outcome(y: Floats, response: Response) -> tuple[Floats, tuple[float, ...]]:
-    values = np.unique(y)
-    if values.size == 1:
-        raise DesignError(f"Column {response.column!r} has the one value {values[0]:g} in every session: nothing varies.")
-    match response.family:
-        case "bernoulli":
-            if set(values.tolist()) != {0.0, 1.0}:
-                raise DesignError(
-                    f"family='bernoulli' needs 0 and 1 in {response.column!r}, found values such as {values[:5].tolist()}."
-                )
-            return y, ()
-        case "ordinal":
-            if values.size > 30 or not np.equal(values, np.round(values)).all():
-                raise DesignError(
-                    f"family='ordinal' needs at most 30 whole-number categories in {response.column!r}, found {values.size} "
-                    f"different values such as {values[:5].tolist()}. Use family='gaussian'."
-                )
-            return np.searchsorted(values, y).astype(float), tuple(float(v) for v in values)
-        case _:
-            return y, ()
-
-
 def _levels(
-    spec: ModelSpec,
-    data: SessionData,
-    X: Floats,
-    labels: tuple[str, ...],
-    row: Ints,
-    response: Ints,
-    responses: tuple[str, ...],
+    spec: ModelSpec, data: SessionData, X: Floats, labels: tuple[str, ...], row: Ints, response: Ints
 ) -> tuple[LevelDesign, ...]:
-    chosen = [level for level in LEVELS if level in data.levels and level not in spec.without]
     by_label = dict(zip(labels, X.T, strict=True))
-    many = len(responses) > 1
-    intercepts = tuple(response_label(r, INTERCEPT) for r in responses) if many else (INTERCEPT,)
-    for index, label in enumerate(intercepts):
+    many = len(spec.responses) > 1
+    for index, each in enumerate(spec.responses):
+        label = response_label(each.column, INTERCEPT) if many else INTERCEPT
         by_label.setdefault(label, (response == index).astype(float))
+    terms_of: dict[Level, tuple[str, ...]] = {}
+    for level in LEVELS:
+        if level in data.levels and level not in spec.without:
+            block = spec.block(level)
+            wanted = spec.default_random(level) if block is None else block.terms
+            terms_of[level] = tuple(t for t in wanted if t in by_label)
+    chosen = [level for level, terms in terms_of.items() if terms]
     used = {level: np.unique(data.codes[level][row]) for level in chosen}
     out = []
     for position, level in enumerate(chosen):
-        block = spec.block(level) or RandomBlock(level, intercepts)
-        terms = tuple(t for t in block.terms if t in by_label)
+        terms = terms_of[level]
+        block = spec.block(level) or RandomBlock(level, terms)
         units = used[level]
         parent = None
         if data.patient_ids != "crossed" and position + 1 < len(chosen):
@@ -430,8 +289,14 @@ def _previous_rows(patient: Ints, response: Ints, session: Floats) -> tuple[Ints
 def _check_design(design: Design) -> tuple[Finding, ...]:
     codes = {level.level: level.code for level in design.levels}
     labels = {level.level: level.labels for level in design.levels}
+    # Rows of several responses of one session say nothing on sessions within a patient: the longest response is looked at.
+    longest = design.response == np.argmax(np.bincount(design.response))
     found: list[Finding] = list(
-        check_levels({lv.level: len(lv.terms) for lv in design.levels}, codes=codes, labels=labels)
+        check_levels(
+            {lv.level: len(lv.terms) for lv in design.levels},
+            codes={level: code[longest] for level, code in codes.items()},
+            labels=labels,
+        )
     )
     for index, (label, term) in enumerate(zip(design.terms, design.term_specs, strict=True)):
         if term.role in ("intercept", "time"):

@@ -10,17 +10,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
 from psymech.errors import SpecError
-from psymech.names import INTERCEPT, LEVELS, Level, Part
+from psymech.names import INTERCEPT, LEVELS, TIME, Level, Part
 from psymech.spec import priors as _priors
 
 Family = Literal["gaussian", "student", "bernoulli", "ordinal"]
-ResidualKind = Literal["iid", "ar1"]
+ResidualKind = Literal["iid", "ar1", "unstructured"]
+ResponseLevel = Literal["session", "patient", "therapist", "clinic"]
 TimeKind = Literal["linear", "log", "quadratic", "piecewise", "spline"]
 Decompose = Literal["observed", "latent", "none"]
-Role = Literal["intercept", "time", "technique", "common_factor", "covariate", "moderator", "interaction", "autoregressive"]
+Role = Literal[
+    "intercept", "time", "technique", "common_factor", "covariate", "moderator", "interaction", "autoregressive"
+]
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 RESIDUALS: tuple[ResidualKind, ...] = get_args(ResidualKind)
+RESIDUALS_OF_ONE = tuple(kind for kind in RESIDUALS if kind != "unstructured")  # it correlates several responses
+RESPONSE_LEVELS: tuple[ResponseLevel, ...] = get_args(ResponseLevel)
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 DECOMPOSITIONS: tuple[Decompose, ...] = get_args(Decompose)
 
@@ -90,23 +95,42 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One outcome with its family and its terms."""
+    """One outcome with its family, its terms, and the level at which it has one value a unit."""
 
     column: str
     terms: tuple[Term, ...]
     family: Family = "gaussian"
+    level: ResponseLevel = "session"
 
     def __post_init__(self) -> None:
         one_of(self.family, FAMILIES, "family")
+        one_of(self.level, RESPONSE_LEVELS, "level of a response")
+        _refuse_terms_below(self)
         labels = [term.label for term in self.terms]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise SpecError(f"The model names the term {twice[0]!r} more than once. Name each variable in one role only.")
+            raise SpecError(
+                f"The model names the term {twice[0]!r} more than once. Name each variable in one role only."
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Term labels in design order."""
         return tuple(term.label for term in self.terms)
+
+
+def _refuse_terms_below(response: Response) -> None:
+    """A unit's response has no columns that change within the unit."""
+    if response.level == "session":
+        return
+    above = LEVELS[LEVELS.index(response.level) :]
+    for term in response.terms:
+        for factor in term.factors:
+            if factor.lag or factor.column == TIME or (factor.part != "raw" and factor.part not in above):
+                raise SpecError(
+                    f"{response.column!r} has one value a {response.level}; its term {term.label!r} changes within a "
+                    f"{response.level}. Use parts of variables at the level of {' or '.join(f'{a}s' for a in above)}."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +167,11 @@ class ModelSpec:
     roles: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
-        one_of(self.residual, RESIDUALS, "residual")
+        one_of(self.residual, RESIDUALS if len(self.responses) > 1 else RESIDUALS_OF_ONE, "residual")
         one_of(self.decompose, DECOMPOSITIONS, "decompose")
+        columns = [response.column for response in self.responses]
+        if len(set(columns)) < len(columns):
+            raise SpecError(f"Each response is named once, found {', '.join(columns)}.")
         known = self.random_labels
         for block in self.random:
             for label in block.terms:
@@ -153,8 +180,11 @@ class ModelSpec:
                         f"random slope {label!r} at level {block.level!r} is not a fixed effect of this model. "
                         f"Name one of: {', '.join(known)}."
                     )
+                self._refuse_at_own_level(label, block.level)
             if len(set(block.terms)) < len(block.terms):
-                raise SpecError(f"The random block of level {block.level!r} names a term twice: {', '.join(block.terms)}.")
+                raise SpecError(
+                    f"The random block of level {block.level!r} names a term twice: {', '.join(block.terms)}."
+                )
         levels = [block.level for block in self.random]
         if len(set(levels)) < len(levels):
             raise SpecError("Each level takes one random block.")
@@ -162,8 +192,28 @@ class ModelSpec:
         if both:
             raise SpecError(f"Level {both[0]!r} is both left out and given random terms.")
         families = {response.family for response in self.responses}
-        if self.residual == "ar1" and families != {"gaussian"}:
-            raise SpecError(f"residual='ar1' needs family='gaussian', found {sorted(families)}.")
+        if len(families) > 1:
+            raise SpecError(f"All responses of a model are of one family, found {', '.join(sorted(families))}.")
+        if self.residual != "iid" and families != {"gaussian"}:
+            raise SpecError(f"residual={self.residual!r} needs family='gaussian', found {sorted(families)}.")
+
+    def _refuse_at_own_level(self, label: str, level: Level) -> None:
+        for response in self.responses:
+            own = (
+                response.labels
+                if len(self.responses) == 1
+                else [response_label(response.column, t) for t in response.labels]
+            )
+            if label in own and response.level in LEVELS and LEVELS.index(response.level) >= LEVELS.index(level):
+                raise SpecError(
+                    f"{label!r} cannot vary over {level}s: {response.column!r} has one value a {response.level}, so its residual "
+                    f"is all that differs there. Name it at a level above."
+                )
+
+    def default_random(self, level: Level) -> tuple[str, ...]:
+        """Labels that vary over a level that has no random block: the intercepts of the responses observed below it."""
+        below = [r for r in self.responses if r.level == "session" or LEVELS.index(r.level) < LEVELS.index(level)]
+        return tuple(response_label(r.column, INTERCEPT) if len(self.responses) > 1 else INTERCEPT for r in below)
 
     @property
     def family(self) -> Family:
@@ -209,11 +259,14 @@ def from_json(text: str) -> ModelSpec:
             Response(
                 column=r["column"],
                 family=r["family"],
+                level=r["level"],
                 terms=tuple(Term(t["label"], tuple(Factor(**f) for f in t["factors"]), t["role"]) for t in r["terms"]),
             )
             for r in values["responses"]
         )
-        random = tuple(RandomBlock(b["level"], tuple(b["terms"]), b["correlated"], b["centred"]) for b in values["random"])
+        random = tuple(
+            RandomBlock(b["level"], tuple(b["terms"]), b["correlated"], b["centred"]) for b in values["random"]
+        )
         shape = values["time"]
         return ModelSpec(
             kind=values["kind"],
