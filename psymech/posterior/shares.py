@@ -1,0 +1,303 @@
+"""Ingredient shares: how much of the outcome's variance goes with techniques, common factors, patients, therapists."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from psymech import names
+from psymech.errors import SpecError
+from psymech.names import CHAIN, DRAW, LEVELS, RESPONSE, SAMPLE_DIMS, TERM, Level
+from psymech.posterior import tree as read
+from psymech.posterior.attribution import attribution_forms, varying
+from psymech.posterior.published import published_shares
+from psymech.posterior.sources import RESIDUAL, SOURCES, sources_of_terms
+from psymech.posterior.summaries import interval, interval_names
+from psymech.posterior.variance import residual_variance
+
+Floats = NDArray[np.float64]
+
+WITHIN: Final = "within"
+SHARES: Final = ("share", "share_by_level", "share_of_level", "share_explained", "share_predictors")
+LATENT: Final = "ingredient_shares() reads the model's columns; this one predicts by latent means, which have none. Use observed means."
+
+_IS: Final = (
+    "The share of the differences in the outcome, between sessions, patients and therapists as they occurred in this study, "
+    "that goes with differences in each source, for each draw of the posterior. It describes prediction in these data."
+)
+_IS_NOT: Final = (
+    "It is not the share of the improvement that an ingredient brought about. A source that was the same for everyone has no "
+    "share, however much it helped; unmeasured causes that go with a source are counted with it; and the shares depend on how "
+    "much the sources varied here. The published shares of improvement divide the mean change of patients by comparing "
+    "treatment with control conditions, which is a different estimand: read them beside these numbers, not against them."
+)
+_ATTRIBUTION: Final = (
+    "Variance that correlated sources predict together is divided between them by the average over all orders in which they may "
+    "enter (Lindeman, Merenda & Gold 1980; Groemping 2007, doi:10.1198/000313007X188252), within each level."
+)
+_UNITS: Final = (
+    "patient, therapist and clinic hold the random effects of those units, random slopes included, and the covariates that describe them."
+)
+_SINGLE: Final = (
+    "There is one score for each {level}: lasting differences between {level}s and chance in the score cannot be told apart and are "
+    "together the residual."
+)
+
+
+def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: Sequence[str] = ()) -> xr.Dataset:
+    r"""Share of the outcome's variance that goes with techniques, common factors, patients, therapists, time, per draw.
+
+    The linear predictor and the random terms are split into deviations within patients, of patients within therapists,
+    and of therapists. At each level l the variance is
+
+    .. math:: \beta' C_l\, \beta + \sum_m \mathrm{tr}(\Omega_m S_{ml}) + \sigma^2 [l = \text{lowest}]
+
+    with :math:`C_l` the covariance of the columns' deviations and :math:`S_{ml}` the second moments of the random
+    columns of level m. The fixed part is divided between the sources so that the parts are never negative and add up
+    exactly: each source gets the average, over all orders of entry, of the variance that it adds to what the sources
+    before it predict of :math:`x'\beta` (LMG, the Shapley value; see Notes). The random terms of a level belong to its
+    unit: ``patient``, ``therapist``, ``clinic``.
+
+    Parameters
+    ----------
+    tree : DataTree
+        A fit of :func:`psymech.process`, :func:`psymech.outcomes`, :func:`psymech.growth`; also one read from a file.
+    response : str, optional
+        One response of several; all of them by default.
+    first : sequence of str
+        Sources that enter before the others, in this order, so that they take all that they share with them; e.g.
+        ``first=("baseline",)`` for shares of the outcome beyond the score before.
+
+    Returns
+    -------
+    Dataset
+        Dims (chain, draw, source), with ``level`` (within, patient, therapist, clinic) in two of them, and with
+        ``response`` where the model has several and none is chosen.
+
+        ``share`` of the total variance, sums to one over the sources; ``share_by_level`` of the total, sums to one over
+        level and source; ``share_of_level`` of each level's own variance, sums to one over the sources at each level;
+        ``share_explained`` of everything but the residual, as patients' and therapists' effects explain it; ``share_predictors``
+        of what the fixed effects explain. ``variance`` has the numerators by level, in squared outcome units (latent logistic
+        units for binary and ordinal outcomes). A source that is no part of a denominator is NaN.
+
+        Attributes say in words what the number is and is not, what belongs to which source, and list published shares
+        with their sources (JSON) and why they are another estimand.
+
+    Raises
+    ------
+    SpecError
+        Patients crossed with therapists, whose levels do not divide the variance; an unknown source in `first`; a model
+        without columns.
+
+    Notes
+    -----
+    Sources: ``techniques``; ``common_factors``; ``interaction`` (technique x common factor); ``matching`` (either of them x
+    another variable); ``time``; ``carry_over`` (the outcome's own last value); ``baseline`` (the score before, in
+    :func:`psymech.outcomes`); ``covariates`` (that vary over sessions); ``patient``, ``therapist``, ``clinic`` (random effects and
+    covariates constant within the unit); ``residual``. With one score a patient, the patients' random effects are part of
+    the residual. Sources that the model does not have are left out.
+
+    A random slope of an ingredient, and a random slope of time, count for the unit between which they differ: they are
+    differences between patients in how an ingredient goes with the outcome.
+
+    References
+    ----------
+    Lindeman, Merenda & Gold (1980), Introduction to bivariate and multivariate analysis, Scott, Foresman.
+    Groemping (2007), Estimators of relative importance in linear regression based on variance decomposition, The
+    American Statistician 61, 139-147. https://doi.org/10.1198/000313007X188252
+    Rights & Sterba (2019), Quantifying explained variance in multilevel models, Psychological Methods 24, 309-338.
+    https://doi.org/10.1037/met0000184
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> shares = psm.ingredient_shares(tree)  # doctest: +SKIP
+    >>> shares["share"].mean(("chain", "draw"))  # doctest: +SKIP
+    """
+    design = json.loads(tree.attrs.get(names.ATTR_DESIGN, "{}"))
+    if not design.get("nested", True):
+        raise SpecError(
+            "ingredient_shares() divides the variance by level, which needs patients nested in therapists; here they are crossed."
+        )
+    unknown = [name for name in first if name not in SOURCES]
+    if unknown:
+        raise SpecError(f"first: expected sources among {', '.join(SOURCES)}, found {unknown[0]!r}.")
+    known = read.responses_of(tree)
+    chosen = known if response is None and len(known) > 1 else (read.one_response(tree, response),)
+    parts = {name: _parts(tree, name, tuple(first)) for name in chosen}
+    levels = [lv for lv in (WITHIN, *LEVELS) if any(lv in p.variance for p in parts.values())]
+    sources = [s for s in SOURCES if any(s in by for p in parts.values() for by in p.variance.values())]
+    each = [_dataset(tree, part, levels, sources) for part in parts.values()]
+    result = xr.concat(each, dim=RESPONSE).assign_coords({RESPONSE: list(chosen)}) if len(chosen) > 1 else each[0]
+    result = result.transpose(*SAMPLE_DIMS, ...)
+    return result.assign_attrs(_words(parts, tuple(first)))
+
+
+def summarize_shares(shares: xr.Dataset, *, kind: str = "share", ci_prob: float | None = None) -> pd.DataFrame:
+    """Table of shares in percent.
+
+    Parameters
+    ----------
+    shares : Dataset
+        From :func:`ingredient_shares`.
+    kind : str
+        Which of its shares: ``share``, ``share_by_level``, ``share_of_level``, ``share_explained``, ``share_predictors``.
+    ci_prob : float, optional
+        Probability of the interval; ArviZ's setting (0.89) by default.
+
+    Returns
+    -------
+    DataFrame
+        One row a source (by response and level where `kind` has them); columns mean, sd and the interval, in percent.
+        Sources without a share there are left out.
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> psm.summarize_shares(psm.ingredient_shares(tree), kind="share_of_level")  # doctest: +SKIP
+    """
+    if kind not in SHARES:
+        raise SpecError(f"kind: expected one of {', '.join(SHARES)}, found {kind!r}.")
+    values = 100.0 * shares[kind]
+    low, high = interval(values, ci_prob)
+    low_name, high_name = interval_names(ci_prob)
+    columns = {"mean": values.mean(SAMPLE_DIMS), "sd": values.std(SAMPLE_DIMS, ddof=1), low_name: low, high_name: high}
+    order = [dim for dim in (RESPONSE, "level", "source") if dim in values.dims]
+    table = pd.DataFrame({name: column.transpose(*order).to_series() for name, column in columns.items()})
+    return table[table["mean"].notna()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Variances (chain, draw) by level and source, the fixed effects' part of them, and what they are made of."""
+
+    response: str
+    scale: str
+    variance: dict[str, dict[str, Floats]]
+    fixed: dict[str, Floats]
+    terms: dict[str, list[str]]
+    single: str | None
+
+
+def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
+    rows = read.rows_of_response(tree, response)
+    data = read.constants(tree)
+    if names.DESIGN_X not in data:
+        raise SpecError(LATENT)
+    levels = tuple(level for level in LEVELS if names.group_of_obs(level) in data)
+    units = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
+    single = next((lv for lv in reversed(levels) if np.unique(units[lv]).size == rows.size), None)
+    kept = levels if single is None else levels[levels.index(single) :]
+    lowest = WITHIN if single is None else single
+    variance: dict[str, dict[str, Floats]] = {level: {} for level in ((WITHIN,) if single is None else ()) + kept}
+
+    def add(level: str, source: str, values: Floats) -> None:
+        variance[level][source] = variance[level].get(source, 0.0) + values
+
+    source_of = sources_of_terms(tree, response, levels)
+    draws = read.posterior(tree)[names.BETA].transpose(*SAMPLE_DIMS, TERM)
+    labels = read.labels_of(draws, TERM)
+    index = [labels.index(label) for label in source_of]
+    whole = data[names.DESIGN_X].transpose(names.OBS, TERM).values[rows][:, index].astype(float)
+    beta = draws.values[..., index]
+    fixed: dict[str, Floats] = {}
+    sizes = beta.shape[:2]
+    for level, deviations in _deviations(whole, units, kept, lowest=lowest, centred=True).items():
+        deviations = np.where(varying(deviations, whole), deviations, 0.0)
+        groups = _groups(list(source_of.values()), deviations)
+        for source, form in attribution_forms(deviations, groups, first=first).items():
+            values = np.einsum("cdi,ij,cdj->cd", beta, form, beta, optimize=True)
+            add(level, source, values)
+            fixed[source] = fixed.get(source, np.zeros(sizes)) + values
+    for unit in read.levels_of(tree):
+        joined = single is not None and LEVELS.index(unit) <= LEVELS.index(single)
+        z = read.design_rows(tree, unit, rows)
+        omega = read.covariance(tree, unit)
+        own = kept[: kept.index(unit) + 1] if unit in kept else kept[:1]
+        for level, part in _deviations(z, units, own, lowest=lowest, centred=False).items():
+            moment = part.T @ part / len(part)
+            if (np.diag(moment) > 0.0).any():
+                values = np.einsum("cdij,ij->cd", omega, moment)
+                add(level, RESIDUAL if joined else unit, values)
+    residual, scale = residual_variance(tree, response)
+    add(lowest, RESIDUAL, residual)
+    terms = {s: [t for t, of in source_of.items() if of == s] for s in SOURCES if s in source_of.values()}
+    return _Parts(response, scale, variance, fixed, terms, single)
+
+
+def _deviations(
+    values: Floats, units: dict[Level, NDArray], kept: Sequence[Level], *, lowest: str, centred: bool
+) -> dict[str, Floats]:
+    """Split columns into deviations within each level's units; the last level's are taken from the mean or from zero."""
+    out: dict[str, Floats] = {}
+    below, name = values, lowest
+    for level in kept if lowest == WITHIN else kept[1:]:
+        unit = units[level]
+        n = np.maximum(np.bincount(unit), 1)
+        means = (np.stack([np.bincount(unit, weights=column) for column in below.T], axis=1) / n[:, None])[unit]
+        out[name] = below - means
+        below, name = means, level
+    out[name] = below - below.mean(axis=0) if centred else below
+    return out
+
+
+def _groups(sources: list[str], deviations: Floats) -> dict[str, list[int]]:
+    varies = (deviations != 0.0).any(axis=0)
+    found: dict[str, list[int]] = {}
+    for i, source in enumerate(sources):
+        if varies[i]:
+            found.setdefault(source, []).append(i)
+    return found
+
+
+def _dataset(tree: xr.DataTree, part: _Parts, levels: list[str], sources: list[str]) -> xr.Dataset:
+    draws = read.posterior(tree)
+    sizes = (draws.sizes[CHAIN], draws.sizes[DRAW], len(levels), len(sources))
+    variance = np.full(sizes, np.nan)
+    for level, by_source in part.variance.items():
+        for source, values in by_source.items():
+            variance[:, :, levels.index(level), sources.index(source)] = values
+    summed = np.where(np.isnan(variance).all(axis=2), np.nan, np.nansum(variance, axis=2))
+    explained = np.where(np.array(sources) == RESIDUAL, np.nan, summed)
+    predicted = np.full(summed.shape, np.nan)
+    for source, values in part.fixed.items():
+        predicted[..., sources.index(source)] = values
+    by_level = (*SAMPLE_DIMS, "level", "source")
+    flat = (*SAMPLE_DIMS, "source")
+    return xr.Dataset(
+        {
+            "share": (flat, _ratio(summed, summed, (-1,))),
+            "share_by_level": (by_level, _ratio(variance, variance, (-2, -1))),
+            "share_of_level": (by_level, _ratio(variance, variance, (-1,))),
+            "share_explained": (flat, _ratio(explained, explained, (-1,))),
+            "share_predictors": (flat, _ratio(predicted, predicted, (-1,))),
+            "variance": (by_level, variance),
+        },
+        coords={CHAIN: draws[CHAIN].values, DRAW: draws[DRAW].values, "level": levels, "source": sources},
+    )
+
+
+def _ratio(values: Floats, whole: Floats, axes: tuple[int, ...]) -> Floats:
+    total = np.nansum(whole, axis=axes, keepdims=True)
+    return np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
+
+
+def _words(parts: dict[str, _Parts], first: tuple[str, ...]) -> dict[str, str]:
+    any_part = next(iter(parts.values()))
+    singles = dict.fromkeys(p.single for p in parts.values() if p.single is not None)
+    attribution = _ATTRIBUTION + (f" Entered before the others: {', '.join(first)}." if first else "")
+    return {
+        "response": ", ".join(parts),
+        "scale": "; ".join(dict.fromkeys(p.scale for p in parts.values())),
+        "what_it_is": _IS,
+        "what_it_is_not": _IS_NOT,
+        "attribution": attribution,
+        "units": " ".join([_UNITS, *(_SINGLE.format(level=level) for level in singles)]),
+        "terms": json.dumps({p.response: p.terms for p in parts.values()} if len(parts) > 1 else any_part.terms),
+        "published": json.dumps([entry.as_dict() for entry in published_shares()]),
+    }
