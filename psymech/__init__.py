@@ -80,6 +80,7 @@ _HOME = {
     "load": "inference.storage",
     "PriorDescription": "priors",
     "prior_predictive": "inference.predictive",
+    "predict": "posterior.predict",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604

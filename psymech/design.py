@@ -1,7 +1,7 @@
 """make_design(): a specification and a table become the arrays of the model, with every row left out accounted for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
-from psymech.names import INTERCEPT, LEVELS, TIME, Level
+from psymech.names import INTERCEPT, LEVELS, Level
 from psymech.rows import response_rows
 from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Term, response_label
 from psymech.timebasis import TimeBasis
@@ -61,6 +61,9 @@ class Design:
     response : (n_obs,) index into `responses`; term_response : (n_terms,) the response that each column belongs to.
     previous : (n_obs,) index of the same patient's and response's preceding row, or -1; gap : sessions in between.
     row : (n_obs,) index into the sessions of the data.
+    unit_means : by level and column, the means that split the decomposed variables, one a unit of `unit_ids`.
+    unit_ids : by level, ids of the units that the rows use, also where the level has no random effects.
+    roles : the columns that played the roles; patient_ids : how patients' ids were read.
     """
 
     y: Floats
@@ -83,6 +86,9 @@ class Design:
     unit_means: Mapping[Level, Mapping[str, Floats]]
     nested: bool
     report: DesignReport
+    unit_ids: Mapping[Level, NDArray] = field(default_factory=dict)
+    roles: Mapping[str, str | None] = field(default_factory=dict)
+    patient_ids: str = "unique"
 
     @property
     def n_obs(self) -> int:
@@ -152,6 +158,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
             "and no level above it is in the model. Give therapist= to SessionData.from_frame(), or model a response of sessions."
         )
     previous, gap = _previous_rows(data.codes["patient"][row], response, data.session[row])
+    used = {level: np.unique(data.codes[level][row]) for level in data.levels}
     design = Design(
         y=y,
         X=X,
@@ -170,9 +177,12 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         previous=previous,
         gap=gap,
         time_basis=source.time_basis,
-        unit_means=source.unit_means,
+        unit_means={lv: {c: m[used[lv]] for c, m in means.items()} for lv, means in source.unit_means.items()},
         nested=data.patient_ids != "crossed",
         report=DesignReport(tuple(findings)),
+        unit_ids={level: data.ids[level][units] for level, units in used.items()},
+        roles=dict(data.roles),
+        patient_ids=data.patient_ids,
     )
     return replace(design, report=DesignReport(tuple([*findings, *_check_design(design)])))
 

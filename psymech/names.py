@@ -40,6 +40,8 @@ GROUP_OF_OBS: Final = "{level}_of_obs"  # (obs) index of the level's unit
 PARENT_OF_UNIT: Final = "{parent}_of_{level}"  # (level) index of the parent's unit
 SESSION_OF_OBS: Final = "session_of_obs"  # (obs) session number as given
 TIME_OF_OBS: Final = "time_of_obs"  # (obs) time as given
+COLUMN: Final = "column"  # of the data, as the user named it
+MEAN_OF_UNIT: Final = "mean_{level}"  # (level, column) unit means by which decomposed variables were split
 RESPONSE_OF_OBS: Final = "response_of_obs"  # (obs) index of the response, only with several responses
 
 # Attributes of the tree's root; dicts are stored as JSON text.
@@ -90,3 +92,8 @@ def group_of_obs(level: str) -> str:
 def parent_of_unit(level: str, parent: str) -> str:
     """Index of each unit's parent, dims (level)."""
     return PARENT_OF_UNIT.format(level=level, parent=parent)
+
+
+def mean_of_unit(level: str) -> str:
+    """Means of the decomposed variables by unit, dims (level, column)."""
+    return MEAN_OF_UNIT.format(level=level)

@@ -134,6 +134,11 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         if level.parent is not None:
             upper = design.levels[position + 1].level
             data[names.parent_of_unit(level.level, upper)] = ((level.level,), level.parent)
+    coords = dict(coords)
+    for name, means in design.unit_means.items():
+        coords[names.COLUMN] = np.array(list(means), dtype=object)
+        coords[name] = design.unit_ids[name]
+        data[names.mean_of_unit(name)] = ((name, names.COLUMN), np.column_stack(list(means.values())))
     used = {d for dims, _ in data.values() for d in dims} - {names.OBS}
     return xr.Dataset(data, coords={names.OBS: np.arange(design.n_obs), **{d: coords[d] for d in used}})
 
@@ -156,4 +161,6 @@ def _design_notes(design: Design) -> dict[str, object]:
         "time_basis": None if design.time_basis is None else design.time_basis.to_dict(),
         "categories": list(design.categories),
         "nested": design.nested,
+        "roles": dict(design.roles),
+        "patient_ids": design.patient_ids,
     }

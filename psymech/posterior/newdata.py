@@ -1,0 +1,311 @@
+"""New sessions as rows of a fitted model: their columns are rebuilt from the tree alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from psymech import names
+from psymech.data.decompose import unit_means
+from psymech.data.ids import as_key
+from psymech.data.lags import lag, source_rows
+from psymech.data.readers import read_table
+from psymech.data.sessions import SessionData
+from psymech.errors import DataError, DesignError, SpecError, shown_ids
+from psymech.names import INTERCEPT, LEVELS, TIME, Level
+from psymech.posterior import tree as read
+from psymech.spec.model import response_label
+from psymech.timebasis import TimeBasis, evaluate
+
+UNSEEN: Final = -1
+NOBODY: Final = "(not named)"
+
+
+@dataclass(frozen=True, slots=True)
+class NewUnits:
+    """The units of one level in new data.
+
+    Attributes
+    ----------
+    known : int64 (n_rows,), index of the unit in the tree, -1 where the fit has no such unit.
+    own : int64 (n_rows,), index into `labels`, the new data's own units.
+    labels : ids as the new data spell them; one entry where the new data do not name the level.
+    """
+
+    known: np.ndarray
+    own: np.ndarray
+    labels: tuple[str, ...]
+
+    def unseen(self) -> tuple[str, ...]:
+        """Ids that the fit does not have."""
+        return tuple(self.labels[i] for i in np.unique(self.own[self.known == UNSEEN]))
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """Design rows of one response for new sessions, in the order of the new data.
+
+    Attributes
+    ----------
+    row : int64 (n_rows,), row of the given table, from 0.
+    X : float64 (n_rows, n_terms), columns of the terms in `terms`, which are those of one response.
+    Z : mapping of level to float64 (n_rows, n_random), in the order of the level's random terms in the tree.
+    units : mapping of level to the units.
+    session, time : float64 (n_rows,).
+    notes : what was left out.
+    """
+
+    row: np.ndarray
+    X: np.ndarray
+    terms: tuple[str, ...]
+    Z: Mapping[Level, np.ndarray]
+    units: Mapping[Level, NewUnits]
+    session: np.ndarray
+    time: np.ndarray
+    notes: tuple[str, ...]
+
+
+def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
+    """Return the design rows of new sessions.
+
+    Parameters
+    ----------
+    tree : DataTree
+    newdata : path, table or SessionData
+        Columns as in the fit; the outcome is needed only where its own last value predicts it.
+    response : str
+
+    Raises
+    ------
+    DataError
+        A predictor is absent, not numeric or missing.
+    DesignError
+        No row is left that has the earlier session that a lag needs.
+    """
+    data = newdata if isinstance(newdata, SessionData) else read_sessions(tree, newdata)
+    units = {level: _units(tree, data, level) for level in LEVELS if level in _levels_named(tree)}
+    units = _parents(tree, data, units)
+    entries = _entries(tree, response)
+    kept, notes = _kept(data, entries, response)
+    columns = _Columns(tree, data, units)
+    values = {str(e["label"]): columns.term(e["factors"]) for e in entries}
+    _refuse_missing(values, entries, columns, kept)
+    order = kept[np.argsort(data.source_row[kept], kind="stable")]
+    X = np.column_stack([values[label][order] for label in values]) if values else np.zeros((order.size, 0))
+    return NewRows(
+        row=data.source_row[order],
+        X=X,
+        terms=tuple(values),
+        Z={level: _z(tree, level, values, response, order) for level in read.levels_of(tree)},
+        units={
+            level: NewUnits(found.known[order], found.own[order], found.labels) for level, found in units.items()
+        },
+        session=data.session[order],
+        time=data.time[order],
+        notes=notes,
+    )
+
+
+def read_sessions(tree: xr.DataTree, newdata: object) -> SessionData:
+    """Return new data as checked sessions, the columns playing the roles that they had in the fit.
+
+    A level's id column may be absent: therapists and clinics are then those of the patients, where the fit knows them;
+    without patients all rows are one new patient's.
+    """
+    design = read.json_attr(tree, names.ATTR_DESIGN)
+    roles = {"patient": "patient", "therapist": "therapist", "clinic": None, "session": "session", "time": None}
+    roles |= design.get("roles") or {}
+    table = read_table(newdata)
+    frame = newdata
+    if roles["patient"] not in table.columns:
+        cells = {name: pd.Series(column.cells).mask(column.missing) for name, column in table.columns.items()}
+        frame = pd.DataFrame(cells | {str(roles["patient"]): NOBODY}, index=pd.RangeIndex(table.n_rows))
+    present = {name: column if column in table.columns else None for name, column in roles.items()}
+    ids = design.get("patient_ids", "unique")
+    return SessionData.from_frame(
+        frame,
+        patient=str(roles["patient"]),
+        therapist=present["therapist"],
+        clinic=present["clinic"],
+        session=str(roles["session"]),
+        time=roles["time"],
+        patient_ids="crossed" if ids == "unique" and present["therapist"] else ids,
+    )
+
+
+def _levels_named(tree: xr.DataTree) -> set[str]:
+    design = read.json_attr(tree, names.ATTR_DESIGN)
+    return {*read.levels_of(tree), *(level for level, column in (design.get("roles") or {}).items() if column)} & {
+        *LEVELS
+    } or {*LEVELS}
+
+
+def _fit_labels(tree: xr.DataTree, level: Level) -> list[str]:
+    draws = read.posterior(tree)
+    if level in draws.coords:
+        return [as_key(label) for label in draws[level].values.tolist()]
+    mean = names.mean_of_unit(level)
+    if names.CONSTANT_DATA in tree.children and mean in read.constants(tree):
+        return [as_key(label) for label in read.constants(tree)[level].values.tolist()]
+    return []
+
+
+def _units(tree: xr.DataTree, data: SessionData, level: Level) -> NewUnits:
+    place = {label: index for index, label in enumerate(_fit_labels(tree, level))}
+    if level not in data.levels:
+        return NewUnits(np.full(data.n_sessions, UNSEEN), np.zeros(data.n_sessions, dtype=np.int64), (NOBODY,))
+    labels = [as_key(label) for label in data.ids[level].tolist()]
+    index = np.array([place.get(label, UNSEEN) for label in labels], dtype=np.int64)
+    own = data.codes[level]
+    return NewUnits(index[own], own, tuple(labels))
+
+
+def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnits]) -> dict[Level, NewUnits]:
+    """Fill in the therapists and clinics that the new data do not name but the fit knows."""
+    found = dict(units)
+    if names.CONSTANT_DATA not in tree.children or tree.attrs.get(read.ATTR_DATA) == read.DATA_LEFT_OUT:
+        return found
+    constants = read.constants(tree)
+    order = [level for level in LEVELS if level in found]
+    for lower, upper in zip(order, order[1:], strict=False):
+        variable = names.parent_of_unit(lower, upper)
+        if upper in data.levels or variable not in constants:
+            continue
+        parent = constants[variable].values.astype(np.int64)
+        known = np.where(found[lower].known == UNSEEN, UNSEEN, parent[np.maximum(found[lower].known, 0)])
+        labels = _fit_labels(tree, upper)
+        distinct, own = np.unique(known, return_inverse=True)
+        shown = tuple(NOBODY if index == UNSEEN else labels[index] for index in distinct)
+        found[upper] = NewUnits(known, own.astype(np.int64), shown)
+    return found
+
+
+def _entries(tree: xr.DataTree, response: str) -> list[dict[str, Any]]:
+    several = len(read.responses_of(tree)) > 1
+    every = read.json_attr(tree, names.ATTR_TERMS)
+    prefix = response_label(response, "")
+    return [entry for entry in every if not several or str(entry["label"]).startswith(prefix)]
+
+
+def _kept(data: SessionData, entries: Sequence[dict[str, Any]], response: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    keep = np.ones(data.n_sessions, dtype=bool)
+    for factor in (f for entry in entries for f in entry["factors"] if f["lag"]):
+        source = source_rows(data, factor["lag"])
+        keep &= source >= 0
+        if factor["column"] == response:
+            keep &= np.isfinite(lag(data.values(response), data, factor["lag"]))
+    if not keep.any():
+        raise DesignError(
+            "No row of the new data has the earlier session that the model's lags need. "
+            "Give the patients' earlier sessions as rows too."
+        )
+    lost = int((~keep).sum())
+    text = f"{lost} of {keep.size} rows have no predecessor to lag from and were left out."
+    return np.flatnonzero(keep), (text,) if lost else ()
+
+
+class _Columns:
+    """Values of factors and terms over all sessions of the new data."""
+
+    def __init__(self, tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnits]) -> None:
+        stored = read.json_attr(tree, names.ATTR_DESIGN).get("time_basis")
+        self.basis = stored and TimeBasis(stored["kind"], float(stored["origin"]), tuple(stored["knots"]))
+        self.tree, self.data, self.units = tree, data, units
+
+    def raw(self, factor: Mapping[str, Any]) -> np.ndarray:
+        values = self.data.values(factor["column"])
+        return lag(values, self.data, factor["lag"]) if factor["lag"] else values
+
+    def factor(self, factor: Mapping[str, Any]) -> np.ndarray:
+        if factor["column"] == TIME and factor["basis"] is not None:
+            if self.basis is None:
+                raise DataError("expected the time basis among the tree's attributes, found none. Fit again.")
+            return evaluate(self.basis, self.data.time)[:, factor["basis"]]
+        values = self.data.values(factor["column"])
+        match factor["part"]:
+            case "within":
+                values = values - self.mean("patient", factor["column"])
+            case "patient":
+                values = self.mean("patient", factor["column"])
+                if self._has("therapist"):
+                    values = values - self.mean("therapist", factor["column"])
+            case "therapist":
+                values = self.mean("therapist", factor["column"])
+        return lag(values, self.data, factor["lag"]) if factor["lag"] else values
+
+    def term(self, factors: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        return np.prod([self.factor(f) for f in factors] or [np.ones(self.data.n_sessions)], axis=0)
+
+    def _has(self, level: Level) -> bool:
+        return names.mean_of_unit(level) in read.constants(self.tree)
+
+    def mean(self, level: Level, column: str) -> np.ndarray:
+        """Mean of each row's unit: of the fit's sessions for units of the fit, else of the unit's rows here.
+
+        Where the new data do not name the level, the average of the fit's units.
+        """
+        variable = names.mean_of_unit(level)
+        if not self._has(level):
+            raise DataError(
+                f"expected {variable!r} in constant_data, found none: the fit does not hold the means of {column!r} by "
+                f"{level}, which split it. Fit again with this version."
+            )
+        fitted = read.take(read.constants(self.tree)[variable], names.COLUMN, column).values.astype(float)
+        found = self.units[level]
+        values = self.data.values(column)
+        own = unit_means(values, found.own, len(found.labels))[found.own]
+        if level not in self.data.levels or found.labels == (NOBODY,):
+            own = np.full(values.size, np.nanmean(fitted)) if level != "patient" else own
+        return np.where(found.known == UNSEEN, own, fitted[np.maximum(found.known, 0)])
+
+
+def _refuse_missing(
+    values: Mapping[str, np.ndarray], entries: Sequence[dict[str, Any]], columns: _Columns, kept: np.ndarray
+) -> None:
+    counts: dict[str, int] = {}
+    who: dict[str, list[str]] = {}
+    patients = columns.units["patient"]
+    for entry in entries:
+        for factor in entry["factors"]:
+            column = factor["column"]
+            if (column == TIME and factor["basis"] is not None) or column in counts:
+                continue
+            missing = kept[np.isnan(columns.raw(factor)[kept])]
+            if missing.size:
+                counts[column] = missing.size
+                who[column] = [patients.labels[i] for i in np.unique(patients.own[missing])]
+    if counts:
+        each = "; ".join(
+            f"{column!r}: {count} of {kept.size} missing (patients {shown_ids(who[column])})"
+            for column, count in counts.items()
+        )
+        raise DataError(
+            f"Predictors must be complete in new data, found {each}. Fill them in, or leave those rows out."
+        )
+    hollow = [label for label, column in values.items() if not np.isfinite(column[kept]).all()]
+    if hollow:
+        raise DataError(
+            f"No value can be computed for {shown_ids(hollow)} in {len(kept)} rows of the new data: a mean by patient "
+            "or therapist is undefined."
+        )
+
+
+def _z(
+    tree: xr.DataTree, level: Level, values: Mapping[str, np.ndarray], response: str, rows: np.ndarray
+) -> np.ndarray:
+    several = [each for each in read.responses_of(tree) if each != response]
+    columns = []
+    for label in read.labels_of(read.posterior(tree), names.term_dim(level)):
+        if label in values:
+            columns.append(values[label][rows])
+        elif label in (INTERCEPT, response_label(response, INTERCEPT)):
+            columns.append(np.ones(rows.size))
+        elif any(label.startswith(response_label(other, "")) for other in several):
+            columns.append(np.zeros(rows.size))
+        else:
+            raise SpecError(f"the random term {label!r} of level {level!r} is no column of this model.")
+    return np.column_stack(columns)

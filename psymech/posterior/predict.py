@@ -1,0 +1,253 @@
+"""Predictions for new sessions: of this therapist, the average one, a new one, a new patient."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+import numpy as np
+import xarray as xr
+from scipy.special import expit
+
+from psymech import names
+from psymech.errors import DesignWarning, SpecError, shown_ids
+from psymech.names import CHAIN, DRAW, OBS, SAMPLE_DIMS, TERM, Level
+from psymech.posterior import tree as read
+from psymech.posterior.newdata import NOBODY, UNSEEN, NewRows, NewUnits, new_rows
+
+Target = Literal["this_therapist", "average_therapist", "new_therapist", "new_patient"]
+Kind = Literal["mean", "draw"]
+DRAWN: Final[Mapping[str, frozenset[str]]] = {
+    "this_therapist": frozenset(),
+    "new_patient": frozenset({"patient"}),
+    "new_therapist": frozenset({"patient", "therapist"}),
+}
+"""Levels whose effects are drawn from the population, whether the fit knows the unit or not."""
+
+
+def predict(
+    tree: xr.DataTree,
+    newdata: object,
+    *,
+    target: Target = "this_therapist",
+    kind: Kind = "mean",
+    response: str | None = None,
+    seed: int | None = None,
+) -> xr.DataArray:
+    r"""Predict the outcome of new sessions.
+
+    With :math:`\eta = x'\beta + z'(u_{ik} + v_k)` and g the link, ``kind="mean"`` gives draws of :math:`g^{-1}(\eta)`
+    (expected category for ordinal outcomes), ``kind="draw"`` draws of the outcome itself, residual included. The
+    targets differ in the effects:
+
+    ===================  =======================================  =====================================
+    target               patient effect u                         therapist effect v
+    ===================  =======================================  =====================================
+    this_therapist       the patient's own                        the therapist's own
+    new_patient          drawn from N(0, Omega_u)                 the therapist's own
+    new_therapist        drawn from N(0, Omega_u)                 drawn from N(0, Omega_v)
+    average_therapist    zero                                     zero
+    ===================  =======================================  =====================================
+
+    Units that the fit does not know are drawn from their population under every target but the average; one draw a
+    unit and posterior draw, shared by the unit's rows. Clinics follow the therapist's rule for their own effect.
+
+    Parameters
+    ----------
+    tree : DataTree
+        A fitted tree.
+    newdata : path, table or SessionData
+        One row a session, columns as in the fit. The outcome is not needed (but for models with its own last value).
+        Id columns may be absent: without patients all rows are one new patient's.
+    target : {"this_therapist", "average_therapist", "new_therapist", "new_patient"}
+    kind : {"mean", "draw"}
+    response : str, optional
+        Needed with several responses.
+    seed : int, optional
+        Of everything drawn here. The same seed gives the same numbers; None draws one, found in ``attrs["seed"]``.
+
+    Returns
+    -------
+    DataArray
+        Dims (chain, draw, obs), rows in the order of the new data; ``obs`` is the row of the table from 0, and
+        ``patient``, ``therapist``, ``session`` and ``time`` lie along it. ``attrs["notes"]`` says which units were not
+        in the fit and which rows were left out.
+
+    Raises
+    ------
+    DataError
+        A predictor is absent, missing in some rows, or not numeric.
+    SpecError
+        An unknown target or kind; a new therapist asked of a model without therapists.
+
+    Warns
+    -----
+    DesignWarning
+        Therapists that were not in the fit, where the target asks for the therapist's own effect.
+
+    Notes
+    -----
+    A decomposed predictor is split by the means of the fit for patients and therapists of the fit, and by the means of
+    the new rows for others. AR(1) residuals are drawn afresh, correlated within the new rows of a patient; the last
+    residual seen in the fit is not carried on. For binary and ordinal outcomes the average therapist's curve is that of
+    a typical patient; averaging draws of ``new_therapist`` gives the population's.
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> rows = psm.load_example("process_study").sessions.head(5)  # doctest: +SKIP
+    >>> psm.predict(tree, rows, target="new_therapist", kind="draw", seed=1).mean(("chain", "draw"))  # doctest: +SKIP
+    """
+    for argument, value, allowed in (("target", target, get_args(Target)), ("kind", kind, get_args(Kind))):
+        if value not in allowed:
+            raise SpecError(f"{argument}: expected one of {', '.join(allowed)}, found {value!r}.")
+    if target == "new_therapist":
+        read.require_level(tree, "therapist")
+    chosen = read.one_response(tree, response)
+    used = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    rows = new_rows(tree, newdata, response=chosen)
+    eta = _fixed(tree, rows)
+    notes = list(rows.notes)
+    if target != "average_therapist":
+        for position, level in enumerate(read.levels_of(tree)):
+            drawn = level in DRAWN[target]
+            rng = np.random.default_rng([used, position])
+            eta += _random(tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
+            if not drawn:
+                notes += _unseen_note(level, rows.units[level])
+    values = (
+        expected_outcome(tree, chosen, eta)
+        if kind == "mean"
+        else _outcome(tree, chosen, eta, rows, np.random.default_rng([used, len(names.LEVELS)]))
+    )
+    return _labelled(tree, values, rows).assign_attrs(
+        target=target, kind=kind, response=chosen, seed=used, notes="\n".join(notes)
+    )
+
+
+def _flat(tree: xr.DataTree, name: str, *dims: str) -> np.ndarray:
+    """Return a posterior variable with chain and draw as one leading axis."""
+    values = read.posterior(tree)[name].transpose(*SAMPLE_DIMS, *dims).values
+    return values.reshape(-1, *values.shape[2:])
+
+
+def _fixed(tree: xr.DataTree, rows: NewRows) -> np.ndarray:
+    draws = read.posterior(tree)
+    known = read.labels_of(draws, TERM)
+    take = [known.index(label) for label in rows.terms]
+    return _flat(tree, names.BETA, TERM)[:, take] @ rows.X.T
+
+
+def _random(
+    tree: xr.DataTree, level: Level, z: np.ndarray, units: NewUnits, *, drawn: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a level's part of the linear predictor, shape (samples, rows)."""
+    dim = names.term_dim(level)
+    effects = _flat(tree, names.effect(level), level, dim)
+    n_fit = effects.shape[1]
+    fresh = np.unique(units.own if drawn else units.own[units.known == UNSEEN])
+    if fresh.size:
+        effects = np.concatenate([effects, population_draws(tree, level, fresh.size, rng)], axis=1)
+    place = n_fit + np.minimum(np.searchsorted(fresh, units.own), max(fresh.size - 1, 0))
+    index = place if drawn else np.where(units.known == UNSEEN, place, units.known)
+    out = np.zeros((effects.shape[0], z.shape[0]))
+    for column in range(z.shape[1]):
+        out += effects[:, index, column] * z[:, column]
+    return out
+
+
+def population_draws(tree: xr.DataTree, level: Level, n_units: int, rng: np.random.Generator) -> np.ndarray:
+    """Return effects of new units, N(0, Omega) in each posterior draw, shape (samples, n_units, terms)."""
+    covariance = read.covariance(tree, level)
+    covariance = covariance.reshape(-1, *covariance.shape[2:])
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    noise = rng.standard_normal((covariance.shape[0], n_units, covariance.shape[-1]))
+    return np.einsum("sij,snj->sni", root, noise)
+
+
+def _unseen_note(level: Level, units: NewUnits) -> list[str]:
+    unseen = units.unseen()
+    if not unseen:
+        return []
+    if unseen == (NOBODY,):
+        return [f"The new data name no {level}: the effect of one new {level} is drawn from the population."]
+    text = (
+        f"{len(unseen)} {level}(s) were not in the fit (unseen): {shown_ids(unseen)}. Their effects are drawn from the "
+        f"population of {level}s, as for a new {level}."
+    )
+    if level != "patient":
+        warnings.warn(text, DesignWarning, stacklevel=3)
+    return [text]
+
+
+def categories_of(tree: xr.DataTree, response: str) -> np.ndarray:
+    """Return the values of an ordinal outcome's categories, in order."""
+    stored = read.json_attr(tree, names.ATTR_DESIGN).get("categories") if names.ATTR_DESIGN in tree.attrs else None
+    if stored:
+        return np.asarray(stored, dtype=float)
+    lowest = np.nanmin(read.outcome(tree)[read.rows_of_response(tree, response)])
+    return lowest + np.arange(read.posterior(tree).sizes[names.THRESHOLD] + 1.0)
+
+
+def expected_outcome(tree: xr.DataTree, response: str, eta: np.ndarray) -> np.ndarray:
+    """Return the expected outcome of linear predictors of shape (samples, rows)."""
+    family = read.family_of(tree, response)
+    if family == "bernoulli":
+        return expit(eta)
+    if family != "ordinal":
+        return eta
+    values = categories_of(tree, response)
+    cut = _flat(tree, names.CUTPOINTS, names.THRESHOLD)
+    out = np.full(eta.shape, values[0])
+    for j, step in enumerate(np.diff(values)):
+        out += step * expit(eta - cut[:, j, None])
+    return out
+
+
+def _outcome(
+    tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, rng: np.random.Generator
+) -> np.ndarray:
+    family = read.family_of(tree, response)
+    if family == "bernoulli":
+        return (rng.random(eta.shape) < expit(eta)).astype(float)
+    if family == "ordinal":
+        cut = _flat(tree, names.CUTPOINTS, names.THRESHOLD)
+        latent = eta + rng.logistic(size=eta.shape)
+        above = sum((latent > cut[:, j, None]).astype(np.int64) for j in range(cut.shape[1]))
+        return categories_of(tree, response)[above]
+    sd = read.residual_sd(tree, response).values.reshape(-1, 1)
+    if family == "student":
+        nu = read.per_response(tree, names.NU, response).values.reshape(-1, 1)
+        return eta + sd * rng.standard_t(nu, size=eta.shape)
+    error = rng.standard_normal(eta.shape)
+    if read.json_attr(tree, names.ATTR_SPEC).get("residual", "iid") == "ar1":
+        phi = read.per_response(tree, names.PHI, response).values.reshape(-1)
+        error = _autoregressive(error, phi, rows.units["patient"].own, rows.session)
+    return eta + sd * error
+
+
+def _autoregressive(error: np.ndarray, phi: np.ndarray, patient: np.ndarray, session: np.ndarray) -> np.ndarray:
+    """Turn independent errors into errors with Corr(e_s, e_t) = phi^|s - t| within each patient's rows."""
+    out = error.copy()
+    order = np.lexsort((session, patient))
+    for before, row in zip(order, order[1:], strict=False):
+        if patient[before] == patient[row]:
+            gap = session[row] - session[before]
+            rho = np.sign(phi) ** gap * np.abs(phi) ** gap
+            out[:, row] = rho * out[:, before] + np.sqrt(1.0 - rho**2) * error[:, row]
+    return out
+
+
+def _labelled(tree: xr.DataTree, values: np.ndarray, rows: NewRows) -> xr.DataArray:
+    draws = read.posterior(tree)
+    shape = (draws.sizes[CHAIN], draws.sizes[DRAW], rows.row.size)
+    coords: dict[str, object] = {
+        CHAIN: draws[CHAIN].values,
+        DRAW: draws[DRAW].values,
+        OBS: rows.row,
+        "session": (OBS, rows.session),
+        "time": (OBS, rows.time),
+    }
+    for level, units in rows.units.items():
+        coords[level] = (OBS, np.array(units.labels, dtype=object)[units.own])
+    return xr.DataArray(values.reshape(shape), dims=(*SAMPLE_DIMS, OBS), coords=coords, name="prediction")
