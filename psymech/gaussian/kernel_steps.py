@@ -14,6 +14,13 @@ LARGE = 1e100  # pivots are at least one; their product is folded into a logarit
 B = LANES
 
 
+@njit(nogil=True, error_model="numpy")
+def workspace(size):
+    """Return zeros that start at a cache line, so that no vector straddles two."""
+    raw = np.zeros(size + 8)
+    return raw[(-raw.ctypes.data % 64) // 8 :]
+
+
 @njit(nogil=True, error_model="numpy", forceinline=True)
 def factorise(S, base, q_, m_, L, w):
     """Fill ``w`` for one block with C and T (each q m) and, after room for two more, R with 1/D on its diagonal.
@@ -108,7 +115,7 @@ def forward_level(S, coefs, parent, up_map, L, q_, m_, k_, up):
     W, X = 2 * q * m * B, 3 * q * m * B
     OUT = (4 * q * m + q * q) * B
     SUM, MIX = OUT + n_tri * B, OUT + 2 * n_tri * B
-    w = np.zeros(MIX + n_tri * B)
+    w = workspace(MIX + n_tri * B)
     log_det, det, current = 0.0, splat(1.0), -1
     for block in range(parent.size // B):
         source, base = S, block * n_tri * B
@@ -181,7 +188,7 @@ def backward_level(S, coefs, parent, up_map, L, q_, m_, k_, above, descend, own,
     SUM = G + m * m * B
     MIX = SUM + q * q * B
     BAR = MIX + n_tri * B
-    w = np.zeros(BAR + n_tri * B)
+    w = workspace(BAR + n_tri * B)
     last = -1
     for block in range(parent.size // B):
         source, base = S, block * n_tri * B

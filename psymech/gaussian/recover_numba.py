@@ -17,7 +17,16 @@ from psymech.errors import SpecError
 from psymech.gaussian.blocks import LANES, KernelShape, make_layout, pack
 from psymech.gaussian.conditional import Noise, Recovered, chunks
 from psymech.gaussian.cross import CrossProducts, IntArray
-from psymech.gaussian.kernel_steps import cholesky_inverse, combine, entry, factorise, forward_level, scaled, unblock
+from psymech.gaussian.kernel_steps import (
+    cholesky_inverse,
+    combine,
+    entry,
+    factorise,
+    forward_level,
+    scaled,
+    unblock,
+    workspace,
+)
 from psymech.gaussian.kernels_numba import VERSION
 from psymech.gaussian.loglik import Prior, prior_arrays
 from psymech.gaussian.simd import fma, fnma, load, splat, store
@@ -108,7 +117,7 @@ def _down_level(S, coefs, parent, order, unit, L, L_scaled, root, q_, m_, k_, ab
     T, R, A = q * m * B, 4 * q * m * B, (4 * q * m + q * q) * B
     E = A + m * B
     MIX = E + q * B
-    w = np.zeros(MIX + n_tri * B)
+    w = workspace(MIX + n_tri * B)
     for block in range(parent.size // B):
         source, base = S, block * n_tri * B
         if len(k_) > 1:
