@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,6 +27,8 @@ Format = Literal[".nc", ".zarr"]
 FORMATS: Final[tuple[Format, ...]] = (".nc", ".zarr")
 ATTR_SHA256: Final = "psymech_sha256"  # of everything in the file
 ATTR_PARTS: Final = "psymech_sha256_parts"  # JSON: the beginning of the SHA-256 of each part, to name what is damaged
+DATA_DIMS: Final = {names.OBS, names.COLUMN}  # of variables that hold the table's values
+NESTING: Final = frozenset(names.parent_of_unit(a, b) for a, b in combinations(names.LEVELS, 2))
 COMPRESSION_LEVEL: Final = 1  # posterior draws hardly compress; this is nearly free
 ONE_CHUNK_BYTES: Final = 2**25  # a zarr variable up to this size is one file, a larger one is one file a chain
 
@@ -45,8 +48,9 @@ def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
         Where to; the ending chooses the format. An existing file is replaced.
     data
         False leaves out whatever has one value a session: the outcome, the design columns, session numbers, times and
-        which row belongs to whom; and the notes on the table, which may quote values. Draws of the effects of patients
-        and therapists with their ids stay, and they are personal data too. Estimates that need the sessions say so.
+        which row belongs to whom; the means of patients and therapists; and the notes on the table, which may quote
+        values. Draws of the effects of patients and therapists with their ids stay, and they are personal data too.
+        Estimates that need the sessions say so.
 
     Returns
     -------
@@ -152,11 +156,16 @@ def load(path: str | Path) -> xr.DataTree:
 
 
 def without_data(tree: xr.DataTree) -> xr.DataTree:
-    """Return the tree without any variable that has one value a session, and without the notes on the table."""
+    """Return the tree without any variable that has one value a session, a unit's means and the notes on the table.
+
+    Of the constant data only the nesting stays: which patient belongs to which therapist.
+    """
     groups: dict[str, xr.Dataset] = {}
     for node in tree.subtree:
         dataset = node.to_dataset(inherit=False)
-        kept = dataset.drop_vars([name for name, v in dataset.variables.items() if names.OBS in v.dims])
+        kept = dataset.drop_vars([name for name, v in dataset.variables.items() if DATA_DIMS & set(v.dims)])
+        if node.path == f"/{names.CONSTANT_DATA}":
+            kept = kept[[name for name in kept.data_vars if name in NESTING]]
         if kept.data_vars or not dataset.data_vars:
             groups[node.path] = kept
     new = xr.DataTree.from_dict(groups)

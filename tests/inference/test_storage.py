@@ -155,6 +155,9 @@ def secretive(ending: str, tmp_path: Path) -> tuple[xr.DataTree, Path]:
     made = make_tree(chains=2, draws=10)
     made["observed_data"]["y"].values[:] = 987654.25
     made["constant_data"]["X"].values[:, 1] = 123456.75
+    means = {names.mean_of_unit("patient"): (("patient", names.COLUMN), np.full((30, 1), 123456.75))}
+    constant = made["constant_data"].to_dataset().assign(means).assign_coords({names.COLUMN: ["alliance"]})
+    made["constant_data"] = xr.DataTree(constant)
     made.attrs[names.ATTR_NOTES] = json.dumps(["patient P0001 has 987654.25"])
     return made, psm.save(made, tmp_path / f"fit{ending}", data=False)
 
@@ -163,7 +166,7 @@ def test_without_data_no_row_is_left(secretive: tuple[xr.DataTree, Path]):
     loaded = psm.load(secretive[1])
     assert "observed_data" not in loaded.children
     for node in loaded.subtree:
-        assert names.OBS not in node.sizes
+        assert not {names.OBS, names.COLUMN} & set(node.sizes)
         for variable in node.to_dataset().variables.values():
             if variable.dtype.kind == "f":
                 assert not np.isin(variable.values, [987654.25, 123456.75]).any()
