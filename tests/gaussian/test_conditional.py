@@ -128,14 +128,13 @@ def test_wrong_shapes_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape",
+    ("known", "shape"),
     [
-        {"n_levels": 1, "n_random": (2,)},
-        {"n_levels": 2, "n_random": (4, 4), "n_extra": 0, "factor_kinds": ("plain", "zero_sd")},
-        {"n_levels": 3, "n_random": (1, 3, 2), "n_responses": 2, "residual": "unstructured"},
+        (True, {"n_levels": 1, "n_random": (2,)}),
+        (False, {"n_levels": 2, "n_random": (4, 4), "n_extra": 0, "factor_kinds": ("plain", "zero_sd")}),
+        (False, {"n_levels": 3, "n_random": (1, 3, 2), "n_responses": 2, "residual": "unstructured"}),
     ],
 )
-@pytest.mark.parametrize("known", [True, False])
 def test_compiled_draws_equal_those_of_numpy(shape: dict, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditional, "MAX_BYTES", 40_000)  # several chunks
     for seed in range(4):
