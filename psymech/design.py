@@ -14,7 +14,7 @@ from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
 from psymech.names import INTERCEPT, LEVELS, Level
 from psymech.rows import response_rows
-from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Term, response_label
+from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Term, response_label, zero_pairs
 from psymech.timebasis import TimeBasis
 
 Floats = NDArray[np.float64]
@@ -32,6 +32,7 @@ class LevelDesign:
     parent : (n_units,) index of each unit's parent at the next level of the design; None at the top or where crossed.
     Z : (n_obs, n_terms) columns.
     terms : labels of the columns.
+    zero : (n_terms, n_terms) partial correlations, below the diagonal, that are fixed at zero; None where none is.
     """
 
     level: Level
@@ -42,6 +43,7 @@ class LevelDesign:
     terms: tuple[str, ...]
     correlated: bool
     centred: bool | None
+    zero: NDArray[np.bool_] | None = None
 
     @property
     def n_units(self) -> int:
@@ -274,6 +276,7 @@ def _levels(
                 terms=terms,
                 correlated=block.correlated and len(terms) > 1,
                 centred=block.centred,
+                zero=zero_pairs(terms, block.uncorrelated) if block.uncorrelated else None,
             )
         )
     return tuple(out)

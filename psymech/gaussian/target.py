@@ -1,7 +1,7 @@
 """The log posterior over unconstrained parameters, likelihood and priors in one compiled function.
 
 Parameters, in this order: for each level, lowest first, its signed scales ``t`` (q) and, where its terms correlate,
-its canonical partial correlations on the log-odds scale (q (q - 1) / 2, row by row); then the logarithms of the
+its canonical partial correlations on the log-odds scale (q (q - 1) / 2, row by row, those fixed at zero left out); then the logarithms of the
 residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. The covariance factor of a level is ``diag(t) C``.
 Fixed and random effects are integrated out.
 """
@@ -70,6 +70,7 @@ class Target:
     correlated: tuple[bool, ...]
     n_sigma: int
     autoregressive: bool
+    free: tuple[NDArray[np.bool_], ...]  # for each level, which partial correlations are parameters, row by row
 
     def value_and_grad(self, x: FloatArray) -> tuple[float, FloatArray]:
         """Return the log posterior density and its gradient at one point."""
@@ -87,6 +88,7 @@ def make_target(
     sigma: ScalePriors,
     phi_a: float,
     beta_prior: tuple[FloatArray, FloatArray],
+    zero: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> Target:
     """Compile the log posterior of a design.
 
@@ -102,13 +104,16 @@ def make_target(
         (phi + 1) / 2 ~ Beta(phi_a, phi_a); used with AR(1) only.
     beta_prior
         Mean and precision of the fixed effects.
+    zero
+        For each level ``(q, q)``: below the diagonal, which partial correlations are fixed at zero.
     """
     layout = make_layout(cross)
     shape = KernelShape.of(cross, integrate=True)
     q = shape.q
     correlated = tuple(e is not None for e in eta)
     autoregressive = isinstance(residual, AR1)
-    alphas = [_alphas(size, e) for size, e in zip(q, eta, strict=True)]
+    alphas = [_alphas(size, e, z) for size, e, z in zip(q, eta, zero or [None] * len(q), strict=True)]
+    free = tuple(a[:, 0] > 0 for a in alphas)
     counts, gaps, steps = _residual_tables(residual)
     sizes = make_sizes(q, correlated, shape.m, shape.n_coef, autoregressive=autoregressive)
     arguments = (
@@ -126,17 +131,22 @@ def make_target(
         steps,
         np.array([phi_a, gammaln(2 * phi_a) - 2 * gammaln(phi_a)]),
     )
-    n = sum(size + a.shape[0] for size, a in zip(q, alphas, strict=True)) + counts.size + int(autoregressive)
-    return Target(sizes, arguments, n, q, correlated, int(counts.size), autoregressive)
+    n = sum(size + int(f.sum()) for size, f in zip(q, free, strict=True)) + counts.size + int(autoregressive)
+    return Target(sizes, arguments, n, q, correlated, int(counts.size), autoregressive, free)
 
 
-def _alphas(q: int, eta: float | None) -> FloatArray:
-    """(n, 2): Beta parameter of each partial correlation, row by row, and minus the log of its Beta function."""
+def _alphas(q: int, eta: float | None, zero: NDArray[np.bool_] | None) -> FloatArray:
+    """(n, 2): Beta parameter of each partial correlation, row by row, and minus the log of its Beta function; (-1, 0)
+    where it is fixed at zero.
+    """
     if eta is None:
         return np.zeros((0, 2))
-    _, column = np.tril_indices(q, -1)
-    a = eta + (q - 2 - column) / 2.0
-    return np.column_stack([a, gammaln(2 * a) - 2 * gammaln(a)])
+    lower = np.tril_indices(q, -1)
+    a = eta + (q - 2 - lower[1]) / 2.0
+    table = np.column_stack([a, gammaln(2 * a) - 2 * gammaln(a)])
+    if zero is not None:
+        table[zero[lower]] = (-1.0, 0.0)
+    return table
 
 
 def _residual_tables(residual: Residual) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -171,16 +181,18 @@ def _unpack_level(x, start, q, correlated, priors, alphas, L, C, grad):
         log_density += value
         grad[start + i] = slope
     k = start + q
+    entry = -1
     for i in range(q):
         rest = 1.0
         for j in range(i):
-            if correlated:
+            entry += 1
+            if correlated and alphas[entry, 0] > 0.0:
                 y = x[k]
                 r = np.tanh(0.5 * y)
                 decay = np.exp(-abs(y))
                 log_quarter = -abs(y) - 2 * np.log1p(decay)  # log((1 - r^2) / 4), exact in the tails
-                a = alphas[k - start - q, 0]
-                log_density += a * log_quarter + alphas[k - start - q, 1]
+                a = alphas[entry, 0]
+                log_density += a * log_quarter + alphas[entry, 1]
                 grad[k] = -a * r
                 C[i, j] = r * np.sqrt(rest)
                 rest *= 4.0 * np.exp(log_quarter)
@@ -194,7 +206,7 @@ def _unpack_level(x, start, q, correlated, priors, alphas, L, C, grad):
 
 
 @njit(nogil=True, error_model="numpy")
-def _pull_back(x, start, q, correlated, C, L_bar, grad):
+def _pull_back(x, start, q, correlated, alphas, C, L_bar, grad):
     """Add the derivative by scales and partial correlations that comes through the factor."""
     for i in range(q):
         total = 0.0
@@ -204,9 +216,13 @@ def _pull_back(x, start, q, correlated, C, L_bar, grad):
     if not correlated:
         return
     k = start + q
+    entry = -1
     for i in range(q):
         rest = 1.0
         for j in range(i):
+            entry += 1
+            if alphas[entry, 0] < 0.0:
+                continue
             r = np.tanh(0.5 * x[k])
             w2 = 1.0 / np.cosh(0.5 * x[k]) ** 2
             later = 0.0
@@ -312,7 +328,7 @@ def _one(kernel, q, correlated, n_coef, autoregressive):
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
         more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0,), log_det, mean, precision)
-        _pull_back(x, 0, q0, c0, C0, bars[0], grad)
+        _pull_back(x, 0, q0, c0, alphas[0], C0, bars[0], grad)
         _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
         return value + lp + more
 
@@ -331,8 +347,8 @@ def _two(kernel, q, correlated, n_coef, autoregressive):
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
         more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0, L1), log_det, mean, precision)
-        _pull_back(x, 0, q0, c0, C0, bars[0], grad)
-        _pull_back(x, k1, q1, c1, C1, bars[1], grad)
+        _pull_back(x, 0, q0, c0, alphas[0], C0, bars[0], grad)
+        _pull_back(x, k1, q1, c1, alphas[1], C1, bars[1], grad)
         _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
         return value + lp + lp1 + more
 
@@ -353,9 +369,9 @@ def _three(kernel, q, correlated, n_coef, autoregressive):
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
         more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0, L1, L2), log_det, mean, precision)
-        _pull_back(x, 0, q0, c0, C0, bars[0], grad)
-        _pull_back(x, k1, q1, c1, C1, bars[1], grad)
-        _pull_back(x, k2, q2, c2, C2, bars[2], grad)
+        _pull_back(x, 0, q0, c0, alphas[0], C0, bars[0], grad)
+        _pull_back(x, k1, q1, c1, alphas[1], C1, bars[1], grad)
+        _pull_back(x, k2, q2, c2, alphas[2], C2, bars[2], grad)
         _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
         return value + lp + lp1 + lp2 + more
 

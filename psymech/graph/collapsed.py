@@ -18,7 +18,7 @@ from psymech.design import Design
 from psymech.graph.crossing import Crossing, make_crossing
 from psymech.graph.explicit import coordinates, positive_sigma
 from psymech.graph.ops import CollapsedLogp, PackResponse, packed_data
-from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
+from psymech.graph.variables import autocorrelation, covariance_factor, matmul, register_covariance, standard_vector
 from psymech.priors import ChosenPriors, uncentring
 
 
@@ -33,15 +33,14 @@ def collapsed_model(design: Design, priors: ChosenPriors) -> pm.Model:
         factors = []
         for level in design.levels:
             lkj = priors.corr.get(level.level)
-            factor = covariance_factor(level.level, priors.sd[level.level], lkj, signed=True)
+            factor = covariance_factor(level.level, priors.sd[level.level], lkj, signed=True, zero=level.zero)
             register_covariance(level.level, factor, correlated=lkj is not None)
             factors.append(factor)
         sigma = positive_sigma(design, priors)
         theta = pt.atleast_1d(sigma)
         if design.residual == "ar1":
             assert priors.phi is not None
-            half = pm.Beta("phi_half", priors.phi.a, priors.phi.a)
-            phi = pm.Deterministic(names.PHI, 2.0 * half - 1.0)
+            phi = autocorrelation(priors.phi)
             theta = pt.concatenate([theta, pt.atleast_1d(phi)])
         _response(design, crossing, center, precision, theta, factors)
     return model

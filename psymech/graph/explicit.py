@@ -73,7 +73,7 @@ def _random_part(design: Design, level: LevelDesign, priors: ChosenPriors) -> Te
     name, dim = level.level, names.term_dim(level.level)
     lkj = priors.corr.get(name)
     centred = parametrisation(design, level) == "centred"
-    factor = covariance_factor(name, priors.sd[name], lkj, signed=not centred)
+    factor = covariance_factor(name, priors.sd[name], lkj, signed=not centred, zero=level.zero)
     register_covariance(name, factor, correlated=lkj is not None)
     Z = pm.Data(names.design_z(name), level.Z, dims=(names.OBS, dim))
     code = pm.Data(names.group_of_obs(name), level.code, dims=(names.OBS,))
@@ -96,7 +96,7 @@ def _likelihood(design: Design, priors: ChosenPriors, eta: TensorVariable) -> No
             pm.Normal("y", eta, residual_sd(design, priors), observed=design.y, dims=dims)
         case "student":
             assert priors.nu is not None
-            nu = pm.Gamma(names.NU, priors.nu.shape, priors.nu.rate)
+            nu = pm.Gamma(names.NU, np.float64(priors.nu.shape), np.float64(priors.nu.rate))
             pm.StudentT("y", nu=nu, mu=eta, sigma=residual_sd(design, priors), observed=design.y, dims=dims)
         case "bernoulli":
             pm.Bernoulli("y", logit_p=eta, observed=design.y.astype(np.int64), dims=dims)

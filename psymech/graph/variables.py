@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from numpy.typing import NDArray
 from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
 from psymech.errors import SpecError
-from psymech.spec.priors import LKJ, Exponential, HalfNormal, HalfStudentT, Normal, Prior, StudentT
+from psymech.spec.priors import LKJ, Exponential, HalfNormal, HalfStudentT, Normal, Prior, StudentT, SymmetricBeta
 
 
 def matmul(a: TensorVariable, b: TensorVariable) -> TensorVariable:
@@ -101,14 +102,17 @@ def _sd_of(prior: Prior) -> float:
     raise SpecError(f"{prior!r} is no prior of a standard deviation.")
 
 
-def correlation_factor(name: str, prior: LKJ, q: int) -> TensorVariable:
+def correlation_factor(name: str, prior: LKJ, q: int, zero: NDArray[np.bool_] | None = None) -> TensorVariable:
     r"""Cholesky factor of a correlation matrix with an LKJ(eta) prior, from canonical partial correlations.
 
     The partial correlation in column j (1-based) of a row below it is 2 Beta(a, a) - 1 with a = eta + (q - 1 - j) / 2,
     independently (Lewandowski, Kurowicka & Joe 2009, doi:10.1016/j.jmva.2009.04.008); then
-    :math:`C_{ij} = r_{ij}\prod_{l<j}\sqrt{1-r_{il}^2}`.
+    :math:`C_{ij} = r_{ij}\prod_{l<j}\sqrt{1-r_{il}^2}`. Those marked in `zero` (q, q) are fixed at zero.
     """
     rows, columns = np.tril_indices(q, -1)
+    if zero is not None:
+        free = ~zero[rows, columns]
+        rows, columns = rows[free], columns[free]
     a = prior.eta + (q - 2 - columns) / 2.0
     partial = 2.0 * pm.Beta(name, a, a, shape=len(a)) - 1.0
     place = np.zeros((q * q, len(a)))
@@ -118,12 +122,20 @@ def correlation_factor(name: str, prior: LKJ, q: int) -> TensorVariable:
     return (r + np.eye(q)) * np.tril(np.ones((q, q))) * pt.exp(0.5 * matmul(pt.log1p(-(r**2)), pt.constant(before)))
 
 
-def covariance_factor(level: str, priors: Sequence[Prior], lkj: LKJ | None, *, signed: bool) -> TensorVariable:
+def autocorrelation(prior: SymmetricBeta) -> TensorVariable:
+    """Register phi with 2 Beta(a, a) - 1."""
+    a = np.float64(prior.a)  # a Python float would be taken in single precision
+    return pm.Deterministic(names.PHI, 2.0 * pm.Beta("phi_half", a, a) - 1.0)
+
+
+def covariance_factor(
+    level: str, priors: Sequence[Prior], lkj: LKJ | None, *, signed: bool, zero: NDArray[np.bool_] | None = None
+) -> TensorVariable:
     """Lower-triangular L with covariance L L' of a level's random effects; diagonal where `lkj` is None."""
     scales = (signed_scales if signed else positive_scales)(f"scale_{level}", priors)
     if lkj is None:
         return scales[:, None] * np.eye(len(priors))
-    return scales[:, None] * correlation_factor(f"partial_{level}", lkj, len(priors))
+    return scales[:, None] * correlation_factor(f"partial_{level}", lkj, len(priors), zero)
 
 
 def register_covariance(level: str, factor: TensorVariable, *, correlated: bool) -> None:

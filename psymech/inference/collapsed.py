@@ -60,6 +60,7 @@ def design_target(design: Design, priors: ChosenPriors, crossing: Crossing) -> T
         sigma=scale_priors(priors.sigma),
         phi_a=priors.phi.a if priors.phi is not None else 1.0,
         beta_prior=crossing.beta_prior,
+        zero=[level.zero for level in design.levels],
     )
 
 
@@ -84,13 +85,11 @@ def _scale_row(prior: Prior) -> tuple[int, float, float]:
 def starting_points(target: Target, design: Design, priors: ChosenPriors) -> Callable[[int], NDArray[np.float64]]:
     """Return a function from a seed to a starting point, dispersed around moderate scales and no correlation."""
     center, spread = [], []
-    for level, size, correlated in zip(design.levels, target.q, target.correlated, strict=True):
+    for level, size, free in zip(design.levels, target.q, target.free, strict=True):
         center += [np.log(_scale_row(p)[1] / 2) for p in priors.sd[level.level]]
         spread += [0.5] * size
-        if correlated:
-            n = size * (size - 1) // 2
-            center += [0.0] * n
-            spread += [0.5] * n
+        center += [0.0] * int(free.sum())
+        spread += [0.5] * int(free.sum())
     for r in range(target.n_sigma):
         center.append(float(np.log(design.y[design.response == r].std() * 0.7)))
         spread.append(0.2)
@@ -108,8 +107,8 @@ def starting_points(target: Target, design: Design, priors: ChosenPriors) -> Cal
 
 def _scale_mask(target: Target) -> NDArray[np.bool_]:
     mask = []
-    for size, correlated in zip(target.q, target.correlated, strict=True):
-        mask += [True] * size + [False] * (size * (size - 1) // 2 if correlated else 0)
+    for size, free in zip(target.q, target.free, strict=True):
+        mask += [True] * size + [False] * int(free.sum())
     return np.array(mask + [False] * (target.n - len(mask)))
 
 
@@ -117,18 +116,18 @@ def unpack(design: Design, target: Target, points: NDArray[np.float64]) -> Array
     """Turn unconstrained points (chain, draw, n) into SDs, correlations, residual SDs and the autocorrelation."""
     values: Arrays = {}
     k = 0
-    for level, q, correlated in zip(design.levels, target.q, target.correlated, strict=True):
+    for level, q, free in zip(design.levels, target.q, target.free, strict=True):
         scales = points[..., k : k + q]
         k += q
         factor = np.zeros((*points.shape[:-1], q, q))
         rest = np.ones((*points.shape[:-1], q))
-        if correlated:
-            for i in range(q):
-                for j in range(i):
-                    r = np.tanh(0.5 * points[..., k])
-                    factor[..., i, j] = r * np.sqrt(rest[..., i])
-                    rest[..., i] *= 1.0 / np.cosh(0.5 * points[..., k]) ** 2
-                    k += 1
+        pairs = zip(*np.tril_indices(q, -1), strict=True) if free.size else ()
+        for (i, j), is_free in zip(pairs, free, strict=True):
+            if is_free:
+                r = np.tanh(0.5 * points[..., k])
+                factor[..., i, j] = r * np.sqrt(rest[..., i])
+                rest[..., i] *= 1.0 / np.cosh(0.5 * points[..., k]) ** 2
+                k += 1
         factor[..., np.arange(q), np.arange(q)] = np.sqrt(rest)
         sign = np.sign(scales)
         values[names.sd(level.level)] = np.abs(scales)

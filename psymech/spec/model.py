@@ -5,9 +5,12 @@ function of time. Random blocks name the terms that vary over the units of a lev
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, LEVELS, TIME, Level, Part
@@ -135,17 +138,48 @@ def _refuse_terms_below(response: Response) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RandomBlock:
-    """Terms that vary over the units of one level, with one covariance; the intercept is named like any other."""
+    """Terms that vary over the units of one level, with one covariance; the intercept is named like any other.
+
+    `uncorrelated` lists pairs of terms, the earlier first, whose correlation is zero by assumption: a mediator's and an outcome's
+    intercept, where the mediator's unit means predict the outcome.
+    """
 
     level: Level
     terms: tuple[str, ...]
     correlated: bool = True
     centred: bool | None = None
+    uncorrelated: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def zero(self) -> NDArray[np.bool_]:
+        """(q, q): below the diagonal, the partial correlations that are fixed at zero."""
+        return zero_pairs(self.terms, self.uncorrelated)
 
     def __post_init__(self) -> None:
         one_of(self.level, LEVELS, "level")
+        _refuse_half_zeros(self)
         if not self.terms:
             raise SpecError(f"The random block of level {self.level!r} has no terms. Use None to leave the level out.")
+
+
+def zero_pairs(terms: tuple[str, ...], pairs: Iterable[tuple[str, str]]) -> NDArray[np.bool_]:
+    """(q, q): True below the diagonal at each pair of terms."""
+    zero = np.zeros((len(terms), len(terms)), dtype=bool)
+    for earlier, later in pairs:
+        if earlier in terms and later in terms:
+            zero[terms.index(later), terms.index(earlier)] = True
+    return zero
+
+
+def _refuse_half_zeros(block: RandomBlock) -> None:
+    """Zero partial correlations are zero correlations only where the terms before do not bring them back."""
+    zero = block.zero
+    for i, j in zip(*np.nonzero(zero), strict=True):
+        if i < j or not all(zero[i, before] or zero[j, before] for before in range(j)):
+            raise SpecError(
+                f"The random block of level {block.level!r} cannot keep {block.terms[j]!r} and {block.terms[i]!r} uncorrelated in "
+                "this order: put the terms that are uncorrelated with others first."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +299,14 @@ def from_json(text: str) -> ModelSpec:
             for r in values["responses"]
         )
         random = tuple(
-            RandomBlock(b["level"], tuple(b["terms"]), b["correlated"], b["centred"]) for b in values["random"]
+            RandomBlock(
+                b["level"],
+                tuple(b["terms"]),
+                b["correlated"],
+                b["centred"],
+                tuple((a, c) for a, c in b["uncorrelated"]),
+            )
+            for b in values["random"]
         )
         shape = values["time"]
         return ModelSpec(
