@@ -41,7 +41,7 @@ class PackResponse(Op):
         """Evaluate in Python mode."""
         outputs[0][0] = _pack_response(*inputs)
 
-    def infer_shape(self, fgraph: Any, node: Apply, shapes: Sequence[Any]) -> list[Any]:
+    def infer_shape(self, node: Apply, shapes: Sequence[Any]) -> list[Any]:
         """The output has the length of the first input."""
         return [shapes[0]]
 
@@ -163,7 +163,7 @@ class CollapsedLogp(Op):
         for storage, result in zip(outputs, (np.asarray(value), coef_bar, center_bar, *bars), strict=True):
             storage[0] = result
 
-    def infer_shape(self, fgraph: Any, node: Apply, shapes: Sequence[Any]) -> list[Any]:
+    def infer_shape(self, node: Apply, shapes: Sequence[Any]) -> list[Any]:
         """Derivatives have the shapes of what they belong to."""
         return [(), shapes[1], shapes[3], *shapes[6 : 6 + self.n_levels]]
 

@@ -7,6 +7,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
 from psymech.design import Design
+from psymech.graph.variables import autocorrelation
 from psymech.priors import ChosenPriors
 
 
@@ -45,9 +46,7 @@ def ar1_response(design: Design, priors: ChosenPriors, eta: TensorVariable, sd: 
     rho^2)) with rho = phi^gap. Exact for gaps.
     """
     assert priors.phi is not None
-    a = priors.phi.a
-    half = pm.Beta("phi_half", a, a)
-    phi = pm.Deterministic(names.PHI, 2.0 * half - 1.0)
+    phi = autocorrelation(priors.phi)
     previous = pm.Data("previous_of_obs", design.previous, dims=(names.OBS,))
     gap = pm.Data("gap_of_obs", design.gap, dims=(names.OBS,))
     per_row = sd if sd.ndim == 1 else sd * pt.ones(design.n_obs)

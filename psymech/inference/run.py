@@ -1,6 +1,7 @@
 """Running a sampler on a PyMC model: one shape of result from four samplers."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     import pymc as pm
 
 Sampler = Literal["nutpie", "pymc", "numpyro", "blackjax"]
+
+
+_THREADED = ("jax", "polars")
+_DEPTH = {"pymc": "max_treedepth", "numpyro": "max_tree_depth", "blackjax": "max_num_doublings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +91,16 @@ def sample_nutpie(compiled: Any, options: RunOptions, stages: Stages) -> xr.Data
 def _pymc(model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
     import pymc as pm
 
-    nuts: dict[str, object] = {"target_accept": options.target_accept, "max_treedepth": options.max_treedepth}
+    nuts: dict[str, object] = {"target_accept": options.target_accept, _DEPTH[sampler]: options.max_treedepth}
     if sampler in ("numpyro", "blackjax"):
-        nuts["chain_method"] = "vectorized"
+        nuts["chain_method"] = "vectorized"  # one device runs them one after another otherwise
     stages.tell(f"compiling and sampling {options.chains} chains with {sampler} ...")
     start = time.perf_counter()
     tree = pm.sample(
         options.draws,
         tune=options.tune,
         chains=options.chains,
-        cores=options.cores,
+        cores=_processes(sampler, options),
         random_seed=options.seed,
         nuts_sampler=sampler,
         nuts=nuts,
@@ -110,3 +115,13 @@ def _pymc(model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stag
     stages.seconds["sampling_seconds"] = sampling
     stages.seconds["compile_seconds"] = total - sampling
     return tree
+
+
+def _processes(sampler: Sampler, options: RunOptions) -> int:
+    """Chains that PyMC's sampler runs at once: one where a forked process could inherit a lock that a thread holds.
+
+    Starting fresh processes instead would run a user's unguarded script again in each of them.
+    """
+    if sampler == "pymc" and any(name in sys.modules for name in _THREADED):
+        return 1
+    return options.cores
