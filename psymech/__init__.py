@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psymech.errors import PsymechError as PsymechError
     from psymech.errors import SpecError as SpecError
     from psymech.models.growth import growth as growth
+    from psymech.models.outcomes import outcomes as outcomes
     from psymech.models.process import process as process
     from psymech.spec.model import ModelSpec as ModelSpec
 
@@ -66,6 +67,10 @@ _HOME = {
     "variance_partition": "posterior.variance",
     "slope_share": "posterior.variance",
     "r2": "posterior.r2",
+    "ingredient_shares": "posterior.shares",
+    "summarize_shares": "posterior.shares",
+    "published_shares": "posterior.published",
+    "outcomes": "models.outcomes",
     "caseload": "posterior.caseload",
     "expected_trajectories": "posterior.trajectories",
     "plot_therapists": "plots.therapists",

@@ -40,9 +40,7 @@ _ATTRIBUTION: Final = (
     "Variance that correlated sources predict together is divided between them by the average over all orders in which they may "
     "enter (Lindeman, Merenda & Gold 1980; Groemping 2007, doi:10.1198/000313007X188252), within each level."
 )
-_UNITS: Final = (
-    "patient, therapist and clinic hold the random effects of those units, random slopes included, and the covariates that describe them."
-)
+_UNITS: Final = "patient, therapist and clinic hold the random effects of those units, random slopes included, and the covariates that describe them."
 _SINGLE: Final = (
     "There is one score for each {level}: lasting differences between {level}s and chance in the score cannot be told apart and are "
     "together the residual."
@@ -191,10 +189,10 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
         raise SpecError(LATENT)
     levels = tuple(level for level in LEVELS if names.group_of_obs(level) in data)
     units = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
-    single = next((lv for lv in reversed(levels) if np.unique(units[lv]).size == rows.size), None)
-    kept = levels if single is None else levels[levels.index(single) :]
+    single = _single_score(tree, response, units)
     lowest = WITHIN if single is None else single
-    variance: dict[str, dict[str, Floats]] = {level: {} for level in ((WITHIN,) if single is None else ()) + kept}
+    above = levels if single is None else tuple(lv for lv in levels if LEVELS.index(lv) > LEVELS.index(single))
+    variance: dict[str, dict[str, Floats]] = {level: {} for level in (lowest, *above)}
 
     def add(level: str, source: str, values: Floats) -> None:
         variance[level][source] = variance[level].get(source, 0.0) + values
@@ -207,7 +205,7 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     beta = draws.values[..., index]
     fixed: dict[str, Floats] = {}
     sizes = beta.shape[:2]
-    for level, deviations in _deviations(whole, units, kept, lowest=lowest, centred=True).items():
+    for level, deviations in _deviations(whole, units, above, lowest=lowest, centred=True).items():
         deviations = np.where(varying(deviations, whole), deviations, 0.0)
         groups = _groups(list(source_of.values()), deviations)
         for source, form in attribution_forms(deviations, groups, first=first).items():
@@ -215,10 +213,10 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
             add(level, source, values)
             fixed[source] = fixed.get(source, np.zeros(sizes)) + values
     for unit in read.levels_of(tree):
-        joined = single is not None and LEVELS.index(unit) <= LEVELS.index(single)
+        joined = unit not in above
         z = read.design_rows(tree, unit, rows)
         omega = read.covariance(tree, unit)
-        own = kept[: kept.index(unit) + 1] if unit in kept else kept[:1]
+        own = () if joined else above[: above.index(unit) + 1]
         for level, part in _deviations(z, units, own, lowest=lowest, centred=False).items():
             moment = part.T @ part / len(part)
             if (np.diag(moment) > 0.0).any():
@@ -230,13 +228,20 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     return _Parts(response, scale, variance, fixed, terms, single)
 
 
+def _single_score(tree: xr.DataTree, response: str, units: dict[Level, NDArray]) -> Level | None:
+    """Return the level at which the response has one value a unit; None for a response of sessions."""
+    spec = next(r for r in read.json_attr(tree, names.ATTR_SPEC)["responses"] if str(r["column"]) == response)
+    said = next((level for level in LEVELS if level == spec.get("level")), None)
+    return said or next((lv for lv in reversed(units) if np.unique(units[lv]).size == units[lv].size), None)
+
+
 def _deviations(
-    values: Floats, units: dict[Level, NDArray], kept: Sequence[Level], *, lowest: str, centred: bool
+    values: Floats, units: dict[Level, NDArray], above: Sequence[Level], *, lowest: str, centred: bool
 ) -> dict[str, Floats]:
-    """Split columns into deviations within each level's units; the last level's are taken from the mean or from zero."""
+    """Split columns into deviations from the means of the units above; the top level's are from the mean or from zero."""
     out: dict[str, Floats] = {}
     below, name = values, lowest
-    for level in kept if lowest == WITHIN else kept[1:]:
+    for level in above:
         unit = units[level]
         n = np.maximum(np.bincount(unit), 1)
         means = (np.stack([np.bincount(unit, weights=column) for column in below.T], axis=1) / n[:, None])[unit]
