@@ -1,19 +1,23 @@
-"""The bad-input pack through psymech's own doors: read, check, design.
+"""The bad-input pack through psymech's own doors: read, check, design, predict.
 
-`adapter` has the signature that the pack's scorer expects.  What happens after the design (prediction, report) is not
-reached from here; `NEEDS` names the public function that each such case waits for.
+`adapter` has the signature that the pack's scorer expects.  Predictions use a tree of the clean table's design
+with invented draws: what is tested is how new data are taken, for which their values do not matter.
 """
 
 import io
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import xarray as xr
 
 import psymech as psm
 from psymech.data.checks import data_report
 from psymech.design import make_design
-
-NEEDS = {"predict_new_therapist": "predict", "predict_missing_predictor": "predict"}
+from tests.posterior.drawn_trees import drawn_tree
 
 # Cases that reading alone must refuse, and cases that it must mend and say so; the rest is decided by model and design.
 REFUSED_ON_READING = frozenset(
@@ -87,10 +91,9 @@ def read_only(path: str | Path) -> Outcome:
 
 
 def adapter(case: dict[str, Any], path: str, pack: str) -> dict[str, Any]:
-    """Read, check the data, make the design; for a prediction, read the new data."""
-    del pack
+    """Read, check the data, make the design; for a prediction, predict the table's rows."""
     if case["call"] == "predict":
-        return read_only(path).as_dict()
+        return predicted(path, pack).as_dict()
     try:
         data = psm.SessionData.from_frame(path)
         data_report(data).raise_errors()
@@ -100,6 +103,27 @@ def adapter(case: dict[str, Any], path: str, pack: str) -> dict[str, Any]:
         return _refused(error).as_dict()
     message = "\n".join(str(finding) for finding in report.findings)
     return Outcome("handled", message, "", facts_of(data)).as_dict()
+
+
+@cache
+def clean_tree(pack: str) -> xr.DataTree:
+    """Tree of the process model on the pack's clean table."""
+    return drawn_tree(process_spec(), psm.SessionData.from_frame(Path(pack) / "clean_base.csv"))
+
+
+def predicted(path: str, pack: str) -> Outcome:
+    """Predict the rows of a table, twice with one seed; the message holds the notes and the warnings."""
+    tree = clean_tree(pack)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            first = psm.predict(tree, path, kind="draw", seed=7)
+            again = psm.predict(tree, path, kind="draw", seed=7)
+    except psm.PsymechError as error:
+        return _refused(error)
+    message = "\n".join([str(first.attrs["notes"]), *(str(each.message) for each in caught)])
+    same = bool(np.array_equal(first.values, again.values))
+    return Outcome("handled", message, "", {"repeatable": same, "n_rows": first.sizes["obs"]})
 
 
 def facts_of(data: psm.SessionData) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """New sessions as rows of a fitted model: their columns are rebuilt from the tree alone."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -87,11 +87,11 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
         No row is left that has the earlier session that a lag needs.
     """
     data = newdata if isinstance(newdata, SessionData) else read_sessions(tree, newdata)
-    units = {level: _units(tree, data, level) for level in LEVELS if level in _levels_named(tree)}
+    units = {level: _units(tree, data, level) for level in _levels_named(tree)}
     units = _parents(tree, data, units)
     entries = _entries(tree, response)
     kept, notes = _kept(data, entries, response)
-    columns = _Columns(tree, data, units)
+    columns = _Columns(tree, data, units, _time_basis(tree))
     values = {str(e["label"]): columns.term(e["factors"]) for e in entries}
     _refuse_missing(values, entries, columns, kept)
     order = kept[np.argsort(data.source_row[kept], kind="stable")]
@@ -101,9 +101,7 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
         X=X,
         terms=tuple(values),
         Z={level: _z(tree, level, values, response, order) for level in read.levels_of(tree)},
-        units={
-            level: NewUnits(found.known[order], found.own[order], found.labels) for level, found in units.items()
-        },
+        units={level: NewUnits(found.known[order], found.own[order], found.labels) for level, found in units.items()},
         session=data.session[order],
         time=data.time[order],
         notes=notes,
@@ -120,12 +118,12 @@ def read_sessions(tree: xr.DataTree, newdata: object) -> SessionData:
     roles = {"patient": "patient", "therapist": "therapist", "clinic": None, "session": "session", "time": None}
     roles |= design.get("roles") or {}
     table = read_table(newdata)
-    frame = newdata
+    frame, ids = newdata, design.get("patient_ids", "unique")
+    present = {name: column if column in table.columns else None for name, column in roles.items()}
     if roles["patient"] not in table.columns:
+        ids = "nested" if present["therapist"] else "unique"
         cells = {name: pd.Series(column.cells).mask(column.missing) for name, column in table.columns.items()}
         frame = pd.DataFrame(cells | {str(roles["patient"]): NOBODY}, index=pd.RangeIndex(table.n_rows))
-    present = {name: column if column in table.columns else None for name, column in roles.items()}
-    ids = design.get("patient_ids", "unique")
     return SessionData.from_frame(
         frame,
         patient=str(roles["patient"]),
@@ -133,15 +131,15 @@ def read_sessions(tree: xr.DataTree, newdata: object) -> SessionData:
         clinic=present["clinic"],
         session=str(roles["session"]),
         time=roles["time"],
-        patient_ids="crossed" if ids == "unique" and present["therapist"] else ids,
+        patient_ids=ids,
     )
 
 
-def _levels_named(tree: xr.DataTree) -> set[str]:
-    design = read.json_attr(tree, names.ATTR_DESIGN)
-    return {*read.levels_of(tree), *(level for level, column in (design.get("roles") or {}).items() if column)} & {
-        *LEVELS
-    } or {*LEVELS}
+def _levels_named(tree: xr.DataTree) -> tuple[Level, ...]:
+    """Levels that the model or the data of the fit have, lowest first; sessions always belong to patients."""
+    roles = read.json_attr(tree, names.ATTR_DESIGN).get("roles") or {}
+    named = {"patient", *read.levels_of(tree), *(level for level in LEVELS if roles.get(level))}
+    return tuple(level for level in LEVELS if level in named)
 
 
 def _fit_labels(tree: xr.DataTree, level: Level) -> list[str]:
@@ -171,7 +169,7 @@ def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnit
         return found
     constants = read.constants(tree)
     order = [level for level in LEVELS if level in found]
-    for lower, upper in zip(order, order[1:], strict=False):
+    for lower, upper in pairwise(order):
         variable = names.parent_of_unit(lower, upper)
         if upper in data.levels or variable not in constants:
             continue
@@ -208,13 +206,19 @@ def _kept(data: SessionData, entries: Sequence[dict[str, Any]], response: str) -
     return np.flatnonzero(keep), (text,) if lost else ()
 
 
+def _time_basis(tree: xr.DataTree) -> TimeBasis | None:
+    stored = read.json_attr(tree, names.ATTR_DESIGN).get("time_basis")
+    return TimeBasis(stored["kind"], float(stored["origin"]), tuple(stored["knots"])) if stored else None
+
+
+@dataclass(frozen=True, slots=True)
 class _Columns:
     """Values of factors and terms over all sessions of the new data."""
 
-    def __init__(self, tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnits]) -> None:
-        stored = read.json_attr(tree, names.ATTR_DESIGN).get("time_basis")
-        self.basis = stored and TimeBasis(stored["kind"], float(stored["origin"]), tuple(stored["knots"]))
-        self.tree, self.data, self.units = tree, data, units
+    tree: xr.DataTree
+    data: SessionData
+    units: Mapping[Level, NewUnits]
+    basis: TimeBasis | None
 
     def raw(self, factor: Mapping[str, Any]) -> np.ndarray:
         values = self.data.values(factor["column"])

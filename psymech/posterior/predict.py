@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -180,15 +181,6 @@ def _unseen_note(level: Level, units: NewUnits) -> list[str]:
     return [text]
 
 
-def categories_of(tree: xr.DataTree, response: str) -> np.ndarray:
-    """Return the values of an ordinal outcome's categories, in order."""
-    stored = read.json_attr(tree, names.ATTR_DESIGN).get("categories") if names.ATTR_DESIGN in tree.attrs else None
-    if stored:
-        return np.asarray(stored, dtype=float)
-    lowest = np.nanmin(read.outcome(tree)[read.rows_of_response(tree, response)])
-    return lowest + np.arange(read.posterior(tree).sizes[names.THRESHOLD] + 1.0)
-
-
 def expected_outcome(tree: xr.DataTree, response: str, eta: np.ndarray) -> np.ndarray:
     """Return the expected outcome of linear predictors of shape (samples, rows)."""
     family = read.family_of(tree, response)
@@ -196,7 +188,7 @@ def expected_outcome(tree: xr.DataTree, response: str, eta: np.ndarray) -> np.nd
         return expit(eta)
     if family != "ordinal":
         return eta
-    values = categories_of(tree, response)
+    values = read.categories_of(tree, response)
     cut = _flat(tree, names.CUTPOINTS, names.THRESHOLD)
     out = np.full(eta.shape, values[0])
     for j, step in enumerate(np.diff(values)):
@@ -204,9 +196,7 @@ def expected_outcome(tree: xr.DataTree, response: str, eta: np.ndarray) -> np.nd
     return out
 
 
-def _outcome(
-    tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, rng: np.random.Generator
-) -> np.ndarray:
+def _outcome(tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, rng: np.random.Generator) -> np.ndarray:
     family = read.family_of(tree, response)
     if family == "bernoulli":
         return (rng.random(eta.shape) < expit(eta)).astype(float)
@@ -214,7 +204,7 @@ def _outcome(
         cut = _flat(tree, names.CUTPOINTS, names.THRESHOLD)
         latent = eta + rng.logistic(size=eta.shape)
         above = sum((latent > cut[:, j, None]).astype(np.int64) for j in range(cut.shape[1]))
-        return categories_of(tree, response)[above]
+        return read.categories_of(tree, response)[above]
     sd = read.residual_sd(tree, response).values.reshape(-1, 1)
     if family == "student":
         nu = read.per_response(tree, names.NU, response).values.reshape(-1, 1)
@@ -230,7 +220,7 @@ def _autoregressive(error: np.ndarray, phi: np.ndarray, patient: np.ndarray, ses
     """Turn independent errors into errors with Corr(e_s, e_t) = phi^|s - t| within each patient's rows."""
     out = error.copy()
     order = np.lexsort((session, patient))
-    for before, row in zip(order, order[1:], strict=False):
+    for before, row in pairwise(order):
         if patient[before] == patient[row]:
             gap = session[row] - session[before]
             rho = np.sign(phi) ** gap * np.abs(phi) ** gap

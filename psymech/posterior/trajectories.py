@@ -148,7 +148,8 @@ def inverse_link(tree: xr.DataTree, response: str, linear: np.ndarray, *, step: 
     cut = read.posterior(tree)[names.CUTPOINTS].transpose(*SAMPLE_DIMS, names.THRESHOLD).values
     cut = cut if step is None else cut.reshape(-1, cut.shape[-1])[::step]
     lead = 2 if step is None else 1
-    lowest = np.nanmin(read.outcome(tree)[read.rows_of_response(tree, response)])
+    values = read.categories_of(tree, response)
     shape = (*cut.shape[:lead], *(1,) * (linear.ndim - lead))
-    above = sum(expit(linear - cut[..., j].reshape(shape)) for j in range(cut.shape[-1]))
-    return lowest + np.asarray(above)
+    steps = np.diff(values)
+    above = sum(step * expit(linear - cut[..., j].reshape(shape)) for j, step in enumerate(steps))
+    return values[0] + np.asarray(above)

@@ -259,3 +259,12 @@ def unit_of_obs(tree: xr.DataTree, level: str) -> np.ndarray:
 def unit_labels(tree: xr.DataTree, level: str) -> list[Hashable]:
     """Return the ids of a level's units, in the tree's order."""
     return posterior(tree)[level].values.tolist()
+
+
+def categories_of(tree: xr.DataTree, response: str) -> np.ndarray:
+    """Return the values of an ordinal outcome's categories, in order."""
+    stored = json_attr(tree, names.ATTR_DESIGN).get("categories") if names.ATTR_DESIGN in tree.attrs else None
+    if stored:
+        return np.asarray(stored, dtype=float)
+    lowest = np.nanmin(outcome(tree)[rows_of_response(tree, response)])
+    return lowest + np.arange(posterior(tree).sizes[names.THRESHOLD] + 1.0)
