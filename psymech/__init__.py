@@ -71,6 +71,8 @@ _HOME = {
     "summarize_shares": "posterior.shares",
     "published_shares": "posterior.published",
     "outcomes": "models.outcomes",
+    "contrasts": "posterior.contrasts",
+    "standardized_effects": "posterior.contrasts",
     "caseload": "posterior.caseload",
     "expected_trajectories": "posterior.trajectories",
     "plot_therapists": "plots.therapists",

@@ -182,7 +182,10 @@ def _read_kinds(
     predictors: Predictors, techniques: Iterable[str] | str, common_factors: Iterable[str] | str
 ) -> dict[str, Role]:
     """Return the role of every predictor, in the order given."""
-    by_kind = {"techniques": names_of(techniques, "techniques"), "common_factors": names_of(common_factors, "common_factors")}
+    by_kind = {
+        "techniques": names_of(techniques, "techniques"),
+        "common_factors": names_of(common_factors, "common_factors"),
+    }
     if isinstance(predictors, Mapping):
         for kind, members in predictors.items():
             one_of(kind, KINDS, "predictors")
@@ -196,10 +199,16 @@ def _read_kinds(
     roles: dict[str, Role] = {}
     for name in dict.fromkeys((*listed, *by_kind["techniques"], *by_kind["common_factors"])):
         roles[name] = (
-            "technique" if name in by_kind["techniques"] else "common_factor" if name in by_kind["common_factors"] else "covariate"
+            "technique"
+            if name in by_kind["techniques"]
+            else "common_factor"
+            if name in by_kind["common_factors"]
+            else "covariate"
         )
     if not roles:
-        raise SpecError("predictors: name at least one technique or common factor, e.g. predictors={'techniques': ['exposure']}.")
+        raise SpecError(
+            "predictors: name at least one technique or common factor, e.g. predictors={'techniques': ['exposure']}."
+        )
     return roles
 
 
@@ -258,10 +267,14 @@ def _refuse_double_roles(
 ) -> None:
     for name in kinds:
         if name in columns.values() or name in before.values() or name in covariates or name == TIME:
-            raise SpecError(f"{name!r} has two roles. Each column is an outcome, a score before, a predictor or a covariate.")
+            raise SpecError(
+                f"{name!r} has two roles. Each column is an outcome, a score before, a predictor or a covariate."
+            )
     for name in covariates:
         if name in columns.values() or name in before.values() or name == TIME:
-            raise SpecError(f"{name!r} has two roles. Each column is an outcome, a score before, a predictor or a covariate.")
+            raise SpecError(
+                f"{name!r} has two roles. Each column is an outcome, a score before, a predictor or a covariate."
+            )
 
 
 def _terms(
@@ -280,7 +293,9 @@ def _terms(
     terms = [intercept(), *times]
     if baseline is not None:
         terms.append(Term(baseline, (Factor(baseline),), "covariate"))
-    terms += [Term(part_label(name, part), (Factor(name, part),), role) for name, role in kinds.items() for part in parts]
+    terms += [
+        Term(part_label(name, part), (Factor(name, part),), role) for name, role in kinds.items() for part in parts
+    ]
     terms += [Term(name, (Factor(name),), "covariate") for name in covariates]
     by_label = {t.label: t.factors[0] for t in times}
     for names in interactions:

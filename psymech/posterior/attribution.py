@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-RANK_TOLERANCE: Final = 1e-10  # of the largest eigenvalue, on columns scaled to unit variance: below it, a linear dependence
+RANK_TOLERANCE: Final = (
+    1e-10  # of the largest eigenvalue, on columns scaled to unit variance: below it, a linear dependence
+)
 CONSTANT: Final = 1e-12  # of the column's mean square: below it, rounding of a column that does not vary here
 
 
@@ -56,7 +58,9 @@ def attribution_forms(
 
     def explained(chosen: frozenset[str]) -> Floats:
         if chosen not in known:
-            known[chosen] = _projection(covariance, scale, [i for name in groups if name in chosen for i in groups[name]])
+            known[chosen] = _projection(
+                covariance, scale, [i for name in groups if name in chosen for i in groups[name]]
+            )
         return known[chosen]
 
     forms: dict[str, Floats] = {}

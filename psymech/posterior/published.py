@@ -56,7 +56,14 @@ def published_shares() -> tuple[PublishedShare, ...]:
             "specific techniques", "mean improvement", trials, 17, 17, "about 17%", "Cuijpers et al. 2012", _IMPROVEMENT
         ),
         PublishedShare(
-            "extra-therapeutic factors", "mean improvement", trials, 33, 33, "about 33%", "Cuijpers et al. 2012", _IMPROVEMENT
+            "extra-therapeutic factors",
+            "mean improvement",
+            trials,
+            33,
+            33,
+            "about 33%",
+            "Cuijpers et al. 2012",
+            _IMPROVEMENT,
         ),
         PublishedShare(
             "therapist",

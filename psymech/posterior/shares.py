@@ -33,7 +33,7 @@ _IS: Final = (
 _IS_NOT: Final = (
     "It is not the share of the improvement that an ingredient brought about. A source that was the same for everyone has no "
     "share, however much it helped; unmeasured causes that go with a source are counted with it; and the shares depend on how "
-    "much the sources varied here. The published shares of improvement divide the mean change of patients by comparing "
+    "much the sources varied here. Shares cannot be negative, so uncertain coefficients lift them: see share_if_unrelated. The published shares of improvement divide the mean change of patients by comparing "
     "treatment with control conditions, which is a different estimand: read them beside these numbers, not against them."
 )
 _ATTRIBUTION: Final = (
@@ -80,7 +80,8 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
         ``share`` of the total variance, sums to one over the sources; ``share_by_level`` of the total, sums to one over
         level and source; ``share_of_level`` of each level's own variance, sums to one over the sources at each level;
         ``share_explained`` of everything but the residual, as patients' and therapists' effects explain it; ``share_predictors``
-        of what the fixed effects explain. ``variance`` has the numerators by level, in squared outcome units (latent logistic
+        of what the fixed effects explain. ``share_if_unrelated`` (source): the mean share that a source would show although all
+        its coefficients are zero, were they known no better than here. ``variance`` has the numerators by level, in squared outcome units (latent logistic
         units for binary and ordinal outcomes). A source that is no part of a denominator is NaN.
 
         Attributes say in words what the number is and is not, what belongs to which source, and list published shares
@@ -99,6 +100,10 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
     :func:`psymech.outcomes`); ``covariates`` (that vary over sessions); ``patient``, ``therapist``, ``clinic`` (random effects and
     covariates constant within the unit); ``residual``. With one score a patient, the patients' random effects are part of
     the residual. Sources that the model does not have are left out.
+
+    Shares cannot be negative, so that uncertainty alone lifts them: the mean over draws of :math:`\beta' W \beta` is that of the
+    mean coefficients plus :math:`\mathrm{tr}(W V)`, with V the posterior covariance. ``share_if_unrelated`` is the latter over
+    the mean total. A share that is not clearly above it says little.
 
     A random slope of an ingredient, and a random slope of time, count for the unit between which they differ: they are
     differences between patients in how an ingredient goes with the outcome.
@@ -151,8 +156,8 @@ def summarize_shares(shares: xr.Dataset, *, kind: str = "share", ci_prob: float 
     Returns
     -------
     DataFrame
-        One row a source (by response and level where `kind` has them); columns mean, sd and the interval, in percent.
-        Sources without a share there are left out.
+        One row a source (by response and level where `kind` has them); columns mean, sd and the interval, in percent,
+        and for ``share`` what uncertainty alone would show (``if_unrelated``). Sources without a share there are left out.
 
     Examples
     --------
@@ -166,18 +171,21 @@ def summarize_shares(shares: xr.Dataset, *, kind: str = "share", ci_prob: float 
     low_name, high_name = interval_names(ci_prob)
     columns = {"mean": values.mean(SAMPLE_DIMS), "sd": values.std(SAMPLE_DIMS, ddof=1), low_name: low, high_name: high}
     order = [dim for dim in (RESPONSE, "level", "source") if dim in values.dims]
+    if kind == "share":
+        columns["if_unrelated"] = 100.0 * shares["share_if_unrelated"]
     table = pd.DataFrame({name: column.transpose(*order).to_series() for name, column in columns.items()})
     return table[table["mean"].notna()]
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Variances (chain, draw) by level and source, the fixed effects' part of them, and what they are made of."""
+    """Variances (chain, draw) by level and source, the fixed effects' part, the part that uncertainty alone would show."""
 
     response: str
     scale: str
     variance: dict[str, dict[str, Floats]]
     fixed: dict[str, Floats]
+    unrelated: dict[str, float]
     terms: dict[str, list[str]]
     single: str | None
 
@@ -204,7 +212,9 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     whole = data[names.DESIGN_X].transpose(names.OBS, TERM).values[rows][:, index].astype(float)
     beta = draws.values[..., index]
     fixed: dict[str, Floats] = {}
+    unrelated: dict[str, float] = {}
     sizes = beta.shape[:2]
+    spread = np.atleast_2d(np.cov(beta.reshape(-1, len(index)), rowvar=False))
     for level, deviations in _deviations(whole, units, above, lowest=lowest, centred=True).items():
         deviations = np.where(varying(deviations, whole), deviations, 0.0)
         groups = _groups(list(source_of.values()), deviations)
@@ -212,6 +222,7 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
             values = np.einsum("cdi,ij,cdj->cd", beta, form, beta, optimize=True)
             add(level, source, values)
             fixed[source] = fixed.get(source, np.zeros(sizes)) + values
+            unrelated[source] = unrelated.get(source, 0.0) + float((form * spread).sum())
     for unit in read.levels_of(tree):
         joined = unit not in above
         z = read.design_rows(tree, unit, rows)
@@ -225,7 +236,7 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     residual, scale = residual_variance(tree, response)
     add(lowest, RESIDUAL, residual)
     terms = {s: [t for t, of in source_of.items() if of == s] for s in SOURCES if s in source_of.values()}
-    return _Parts(response, scale, variance, fixed, terms, single)
+    return _Parts(response, scale, variance, fixed, unrelated, terms, single)
 
 
 def _single_score(tree: xr.DataTree, response: str, units: dict[Level, NDArray]) -> Level | None:
@@ -272,6 +283,7 @@ def _dataset(tree: xr.DataTree, part: _Parts, levels: list[str], sources: list[s
     predicted = np.full(summed.shape, np.nan)
     for source, values in part.fixed.items():
         predicted[..., sources.index(source)] = values
+    unrelated = np.array([part.unrelated.get(source, np.nan) for source in sources])
     by_level = (*SAMPLE_DIMS, "level", "source")
     flat = (*SAMPLE_DIMS, "source")
     return xr.Dataset(
@@ -281,6 +293,7 @@ def _dataset(tree: xr.DataTree, part: _Parts, levels: list[str], sources: list[s
             "share_of_level": (by_level, _ratio(variance, variance, (-1,))),
             "share_explained": (flat, _ratio(explained, explained, (-1,))),
             "share_predictors": (flat, _ratio(predicted, predicted, (-1,))),
+            "share_if_unrelated": (("source",), unrelated / np.nansum(summed, axis=-1).mean()),
             "variance": (by_level, variance),
         },
         coords={CHAIN: draws[CHAIN].values, DRAW: draws[DRAW].values, "level": levels, "source": sources},
