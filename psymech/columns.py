@@ -1,16 +1,17 @@
 """Columns of the design: parts of variables, lags, and basis functions of time."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psymech.data.decompose import split
+from psymech.data.findings import Finding
 from psymech.data.lags import lag, lag_reasons
 from psymech.data.sessions import SessionData
-from psymech.names import TIME, Level
-from psymech.spec.model import Factor, ModelSpec
+from psymech.names import LEVELS, TIME, Level, Part
+from psymech.spec.model import Factor, ModelSpec, RandomBlock, Response, ResponseLevel, Term, response_label
 from psymech.timebasis import TimeBasis, evaluate, make_time_basis
 
 Floats = NDArray[np.float64]
@@ -65,3 +66,70 @@ def evaluate_factor(source: ColumnSource, factor: Factor) -> Floats:
     if factor.part != "raw":
         values = split(values, data).parts[factor.part]
     return lag(values, data, factor.lag) if factor.lag else values
+
+
+_PARTS: Mapping[ResponseLevel, tuple[Part, ...]] = {
+    "session": ("within", "patient", "therapist"),
+    "patient": ("patient", "therapist"),
+    "therapist": ("therapist",),
+    "clinic": (),
+}
+
+
+def settle_levels(spec: ModelSpec, data: SessionData) -> ModelSpec:
+    """Return the specification with every response at the level at which its column varies.
+
+    Where a response's level is ``"auto"``, parts of variables that do not exist there (the within part of a patient's trait, or of
+    anything in a model of patients' scores), the trend of a score that has one value a unit, and random terms that need them are
+    left out. An interaction keeps the lowest part that exists. Other specifications come back unchanged.
+    """
+    if all(response.level != "auto" for response in spec.responses):
+        return spec
+    kept = tuple(_settled(response, data) for response in spec.responses)
+    many = len(kept) > 1
+    labels: dict[Level, set[str]] = {level: set() for level in LEVELS}
+    for response in kept:
+        for level in LEVELS:
+            if response.level not in LEVELS or LEVELS.index(response.level) < LEVELS.index(level):
+                labels[level] |= {response_label(response.column, t) if many else t for t in response.labels}
+    blocks: list[RandomBlock] = []
+    without = list(spec.without)
+    for block in spec.random:
+        terms = tuple(term for term in block.terms if term in labels[block.level])
+        if terms:
+            blocks.append(replace(block, terms=terms))
+        elif block.level not in without:
+            without.append(block.level)
+    return replace(spec, responses=kept, random=tuple(blocks), without=tuple(without))
+
+
+def _settled(response: Response, data: SessionData) -> Response:
+    level = response.level if response.level != "auto" else data.varies_at(response.column) or "session"
+    terms = tuple(t for t in response.terms if _term_exists(t, response, level, data))
+    return replace(response, terms=terms, level=level)
+
+
+def _term_exists(term: Term, response: Response, level: ResponseLevel, data: SessionData) -> bool:
+    if level != "session" and any(f.column == TIME for f in term.factors):
+        return False
+    for factor in term.factors:
+        if factor.part == "raw":
+            continue
+        parts = [p for p in _PARTS[data.varies_at(factor.column) or "session"] if p in _PARTS[level]]
+        if factor.part not in parts or (term.role == "interaction" and factor.part != parts[0]):
+            return False
+    return True
+
+
+def level_notes(given: ModelSpec, settled: ModelSpec) -> list[Finding]:
+    """Say at which level each response stands, and what of the specification does not exist there."""
+    if given == settled:
+        return []
+    where = ", ".join(f"{r.column!r} one value a {r.level}" for r in settled.responses)
+    before = {label for block in given.random for label in block.terms}
+    after = {label for block in settled.random for label in block.terms}
+    gone = sorted(before - after)
+    text = f"Levels as found in the data: {where}." + (
+        f" Do not exist there and do not vary: {', '.join(gone)}." if gone else ""
+    )
+    return [Finding("note", "levels", "", (), text, "")]

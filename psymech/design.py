@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from psymech.columns import column_source
+from psymech.columns import column_source, level_notes, settle_levels
 from psymech.data.checks import check_collinear, check_column, check_data, check_levels, data_report
 from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
@@ -128,8 +128,9 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     DesignError
         The model asks for a level that the data do not have, or nothing is left to fit.
     """
+    given, spec = spec, settle_levels(spec, data)
     _refuse_absent_levels(spec, data)
-    findings = _early_findings(spec, data)
+    findings = [*_early_findings(spec, data), *level_notes(given, spec)]
     DesignReport(tuple(findings)).raise_errors()
     source = column_source(spec, data)
     pieces = [response_rows(response, data, source, findings) for response in spec.responses]
@@ -276,7 +277,7 @@ def _levels(
                 terms=terms,
                 correlated=block.correlated and len(terms) > 1,
                 centred=block.centred,
-                zero=zero_pairs(terms, block.uncorrelated) if block.uncorrelated else None,
+                zero=zero_pairs(terms, spec.uncorrelated) if spec.uncorrelated else None,
             )
         )
     return tuple(out)

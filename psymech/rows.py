@@ -14,7 +14,7 @@ from psymech.columns import ColumnSource, evaluate_factor
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData, varies_within
 from psymech.errors import DataError, DesignError, shown_ids
-from psymech.names import TIME, Level
+from psymech.names import LEVELS, TIME, Level
 from psymech.spec.model import Factor, Response, Term
 
 Floats = NDArray[np.float64]
@@ -43,9 +43,9 @@ def response_rows(response: Response, data: SessionData, source: ColumnSource, f
     DesignError
         No row is left, or a column of a unit's response varies within the unit.
     """
-    if response.level == "session":
-        return _session_rows(response, data, source, findings)
-    return _unit_rows(response, response.level, data, source, findings)
+    if response.level in LEVELS:
+        return _unit_rows(response, response.level, data, source, findings)
+    return _session_rows(response, data, source, findings)
 
 
 def _session_rows(response: Response, data: SessionData, source: ColumnSource, findings: list[Finding]) -> ResponseRows:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from psymech.columns import settle_levels
 from psymech.data.sessions import SessionData
 from psymech.design import Design, make_design
 from psymech.errors import DesignWarning, NotCollapsibleError
@@ -84,13 +85,16 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
     """
     one_of(engine, ENGINES, "engine")
     design = make_design(spec, data)
+    spec = settle_levels(spec, data)
     design.report.raise_errors()
     for finding in design.report.warnings:
         warnings.warn(str(finding), DesignWarning, stacklevel=2)
     priors = choose_priors(spec, design)
     obstacle = why_not_collapsed(design, priors)
     if engine == "collapsed" and obstacle:
-        raise NotCollapsibleError(f"The collapsed engine is not exact here: {obstacle} Use engine='explicit' or 'auto'.")
+        raise NotCollapsibleError(
+            f"The collapsed engine is not exact here: {obstacle} Use engine='explicit' or 'auto'."
+        )
     if engine == "explicit" or obstacle:
         return BuiltModel(spec, design, priors, "explicit", obstacle or "asked for")
     reason = "asked for" if engine == "collapsed" else "exact here: Gaussian responses and nested levels."

@@ -18,7 +18,9 @@ from psymech.spec import priors as _priors
 
 Family = Literal["gaussian", "student", "bernoulli", "ordinal"]
 ResidualKind = Literal["iid", "ar1", "unstructured"]
-ResponseLevel = Literal["session", "patient", "therapist", "clinic"]
+ResponseLevel = Literal[
+    "session", "patient", "therapist", "clinic", "auto"
+]  # auto: where the column varies in the data
 TimeKind = Literal["linear", "log", "quadratic", "piecewise", "spline"]
 Decompose = Literal["observed", "latent", "none"]
 Role = Literal[
@@ -124,7 +126,7 @@ class Response:
 
 def _refuse_terms_below(response: Response) -> None:
     """A unit's response has no columns that change within the unit."""
-    if response.level == "session":
+    if response.level in ("session", "auto"):
         return
     above = LEVELS[LEVELS.index(response.level) :]
     for term in response.terms:
@@ -138,26 +140,15 @@ def _refuse_terms_below(response: Response) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RandomBlock:
-    """Terms that vary over the units of one level, with one covariance; the intercept is named like any other.
-
-    `uncorrelated` lists pairs of terms, the earlier first, whose correlation is zero by assumption: a mediator's and an outcome's
-    intercept, where the mediator's unit means predict the outcome.
-    """
+    """Terms that vary over the units of one level, with one covariance; the intercept is named like any other."""
 
     level: Level
     terms: tuple[str, ...]
     correlated: bool = True
     centred: bool | None = None
-    uncorrelated: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def zero(self) -> NDArray[np.bool_]:
-        """(q, q): below the diagonal, the partial correlations that are fixed at zero."""
-        return zero_pairs(self.terms, self.uncorrelated)
 
     def __post_init__(self) -> None:
         one_of(self.level, LEVELS, "level")
-        _refuse_half_zeros(self)
         if not self.terms:
             raise SpecError(f"The random block of level {self.level!r} has no terms. Use None to leave the level out.")
 
@@ -171,14 +162,14 @@ def zero_pairs(terms: tuple[str, ...], pairs: Iterable[tuple[str, str]]) -> NDAr
     return zero
 
 
-def _refuse_half_zeros(block: RandomBlock) -> None:
+def _refuse_half_zeros(block: RandomBlock, pairs: Iterable[tuple[str, str]]) -> None:
     """Zero partial correlations are zero correlations only where the terms before do not bring them back."""
-    zero = block.zero
+    zero = zero_pairs(block.terms, pairs)
     for i, j in zip(*np.nonzero(zero), strict=True):
         if i < j or not all(zero[i, before] or zero[j, before] for before in range(j)):
             raise SpecError(
                 f"The random block of level {block.level!r} cannot keep {block.terms[j]!r} and {block.terms[i]!r} uncorrelated in "
-                "this order: put the terms that are uncorrelated with others first."
+                "this order: put the terms that are uncorrelated with others first, the mediators' before the outcome's."
             )
 
 
@@ -187,7 +178,9 @@ class ModelSpec:
     """A model as a value: responses, random blocks, residual, priors.
 
     Build one with :func:`psymech.growth`, :func:`psymech.process`, ...; not by hand.
-    `without` lists levels that must have no random effects although the data name them.
+    `without` lists levels that must have no random effects although the data name them. `roles` says what columns are to the
+    question (treatment, mediator, outcome). `uncorrelated` lists pairs of random terms, the earlier first, whose correlation is zero
+    by assumption at every level: the intercepts of a mediator and an outcome that the mediator's unit means predict.
     """
 
     kind: str
@@ -199,6 +192,7 @@ class ModelSpec:
     decompose: Decompose = "none"
     priors: tuple[tuple[str, _priors.Prior], ...] = ()
     roles: tuple[tuple[str, str], ...] = field(default=())
+    uncorrelated: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         one_of(self.residual, RESIDUALS if len(self.responses) > 1 else RESIDUALS_OF_ONE, "residual")
@@ -215,6 +209,7 @@ class ModelSpec:
                         f"Name one of: {', '.join(known)}."
                     )
                 self._refuse_at_own_level(label, block.level)
+            _refuse_half_zeros(block, self.uncorrelated)
             if len(set(block.terms)) < len(block.terms):
                 raise SpecError(
                     f"The random block of level {block.level!r} names a term twice: {', '.join(block.terms)}."
@@ -246,7 +241,7 @@ class ModelSpec:
 
     def default_random(self, level: Level) -> tuple[str, ...]:
         """Labels that vary over a level that has no random block: the intercepts of the responses observed below it."""
-        below = [r for r in self.responses if r.level == "session" or LEVELS.index(r.level) < LEVELS.index(level)]
+        below = [r for r in self.responses if r.level not in LEVELS or LEVELS.index(r.level) < LEVELS.index(level)]
         return tuple(response_label(r.column, INTERCEPT) if len(self.responses) > 1 else INTERCEPT for r in below)
 
     @property
@@ -256,8 +251,8 @@ class ModelSpec:
 
     @property
     def outcome(self) -> str:
-        """Column of the first response."""
-        return self.responses[0].column
+        """Column of the response with the role of the outcome, else of the first response."""
+        return next((column for column, role in self.roles if role == "outcome"), self.responses[0].column)
 
     @property
     def random_labels(self) -> tuple[str, ...]:
@@ -299,14 +294,7 @@ def from_json(text: str) -> ModelSpec:
             for r in values["responses"]
         )
         random = tuple(
-            RandomBlock(
-                b["level"],
-                tuple(b["terms"]),
-                b["correlated"],
-                b["centred"],
-                tuple((a, c) for a, c in b["uncorrelated"]),
-            )
-            for b in values["random"]
+            RandomBlock(b["level"], tuple(b["terms"]), b["correlated"], b["centred"]) for b in values["random"]
         )
         shape = values["time"]
         return ModelSpec(
@@ -319,6 +307,7 @@ def from_json(text: str) -> ModelSpec:
             decompose=values["decompose"],
             priors=tuple((key, _priors.from_dict(p)) for key, p in values["priors"]),
             roles=tuple((a, b) for a, b in values["roles"]),
+            uncorrelated=tuple((a, b) for a, b in values["uncorrelated"]),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
         raise SpecError(f"Not a psymech specification: {problem!r}.") from problem
