@@ -13,7 +13,7 @@ from psymech.models.common import (
     time_terms,
     variable_parts,
 )
-from psymech.names import INTERCEPT, LEVELS, TIME, Level
+from psymech.names import INTERCEPT, LEVELS, TIME, Level, Part
 from psymech.spec.model import (
     Decompose,
     Factor,
@@ -65,10 +65,10 @@ def outcomes(
 
     .. math:: y^{post}_{ikr} = \beta_{0r} + \gamma_r\, y^{pre}_{ikr} + \bar x_{ik}'\beta_r + v_{kr} + e_{ikr}
 
-    where the techniques and common factors enter as each patient's mean over the sessions, split into ``x.patient`` (the
-    patient's mean minus the mean of the therapist's sessions) and ``x.therapist``. An outcome of sessions has the terms of
-    :func:`psymech.process`, with ``x.within`` and time besides. The therapists' effects :math:`v_{kr}` correlate over the
-    outcomes, and so do the patients' effects on outcomes of sessions.
+    where the techniques and common factors enter as each patient's mean over the sessions, split into ``x.patient``
+    (the patient's mean minus the mean of the therapist's sessions) and ``x.therapist``. An outcome of sessions has the
+    terms of :func:`psymech.process`, with ``x.within`` and time besides. The therapists' effects :math:`v_{kr}`
+    correlate over the outcomes, and so do the patients' effects on outcomes of sessions.
 
     Parameters
     ----------
@@ -77,16 +77,17 @@ def outcomes(
         ``coping_post``; a name that carries the suffix already means the same.
     predictors
         Columns rated per session: a mapping such as ``{"techniques": [...], "common_factors": [...]}``, or names. Names
-        that are in neither `techniques` nor `common_factors` are predictors of no kind: shares count them as covariates.
+        that are in neither `techniques` nor `common_factors` are predictors of no kind: shares count them as
+        covariates.
     techniques, common_factors
         The same, by kind.
     baseline
-        True adjusts every outcome of patients for its own score before. A mapping of outcome to column says which column
-        (needed for an outcome of sessions; outcomes left out of it are not adjusted); False adjusts none.
+        True adjusts every outcome of patients for its own score before. A mapping of outcome to column says which
+        column (needed for an outcome of sessions; outcomes left out of it are not adjusted); False adjusts none.
     interactions
-        Pairs such as ``("exposure", "alliance")``. A variable named without a part means its patients' part for an outcome of
-        patients, its within-patient part for one of sessions. Parts can be named: ``("exposure.patient", "reactance")``; a
-        pair with a part that an outcome does not have is left out there.
+        Pairs such as ``("exposure", "alliance")``. A variable named without a part means its patients' part for an
+        outcome of patients, its within-patient part for one of sessions. Parts can be named: ``("exposure.patient",
+        "reactance")``; a pair with a part that an outcome does not have is left out there.
     covariates
         Columns taken as given. Covariates of an outcome of patients must be constant within patients.
     level
@@ -94,13 +95,13 @@ def outcomes(
     suffixes
         Endings of the columns before and after; None takes names of outcomes as columns, with `baseline` as a mapping.
     random
-        Terms that vary over units on top of the outcomes' intercepts, such as ``{"therapist": ["alliance.patient"]}``: for every
-        outcome that has the term, or for one as ``"coping_post~alliance.patient"``. None leaves a level out.
+        Terms that vary over units on top of the outcomes' intercepts, such as ``{"therapist": ["alliance.patient"]}``:
+        for every outcome that has the term, or for one as ``"coping_post~alliance.patient"``. None leaves a level out.
     time
         Trend of outcomes of sessions.
     decompose
-        ``"observed"`` splits by observed means; ``"none"`` takes predictors of sessions as they are, and for outcomes of
-        patients needs predictors that are constant within patients.
+        ``"observed"`` splits by observed means; ``"none"`` takes predictors of sessions as they are, and for outcomes
+        of patients needs predictors that are constant within patients.
     family, correlated, priors
         As in :func:`psymech.growth`.
     residual
@@ -288,7 +289,7 @@ def _terms(
     decompose: Decompose,
 ) -> tuple[Term, ...]:
     decomposed = tuple(kinds) if decompose == "observed" else ()
-    parts = [part for part in variable_parts(bool(decomposed)) if part != "within" or place == "session"]
+    parts: list[Part] = [part for part in variable_parts(bool(decomposed)) if part != "within" or place == "session"]
     times = time_terms(time) if place == "session" else ()
     terms = [intercept(), *times]
     if baseline is not None:
@@ -334,7 +335,8 @@ def _refuse_unused(pairs: Sequence[tuple[str, ...]], responses: Sequence[Respons
         )
         if not fits:
             raise SpecError(
-                f"interactions: {':'.join(names)!r} changes within patients, and every outcome has one score a patient. "
+                f"interactions: {':'.join(names)!r} changes within patients, and every outcome has one score a "
+                f"patient. "
                 "Name the patients' part, e.g. 'exposure.patient'."
             )
 
@@ -342,7 +344,7 @@ def _refuse_unused(pairs: Sequence[tuple[str, ...]], responses: Sequence[Respons
 def _blocks(
     random: RandomTerms, responses: Sequence[Response], correlated: bool | Mapping[Level, bool]
 ) -> tuple[tuple[RandomBlock, ...], tuple[Level, ...]]:
-    """Random blocks of the levels that `random` names; the others get the outcomes' intercepts once the data are known."""
+    """Random blocks of the levels that `random` names; others get the outcomes' intercepts once the data are known."""
     requested = dict(random or {})
     for level in requested:
         if level not in LEVELS:
@@ -356,7 +358,8 @@ def _blocks(
         below = [r for r in responses if r.level == "session" or LEVELS.index(r.level) < LEVELS.index(level)]
         if not below:
             raise SpecError(
-                f"random: every outcome has one score a {level}, so nothing can vary over {level}s beside the residual. "
+                f"random: every outcome has one score a {level}, so nothing can vary over {level}s beside the "
+                f"residual. "
                 "Name a level above."
             )
         chosen = [_label(responses, r, INTERCEPT) for r in below]

@@ -1,4 +1,4 @@
-"""Variance shared between correlated predictors: the average over orders of entry, as quadratic forms of the coefficients."""
+"""Variance that correlated predictors share: the average over orders of entry, as quadratic forms of coefficients."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -82,7 +82,7 @@ def attribution_forms(
 
 
 def varying(columns: Floats, whole: Floats) -> NDArray[np.bool_]:
-    """Whether the deviations in `columns` are more than rounding of the columns in `whole` from which they were taken."""
+    """Whether the deviations in `columns` are more than rounding of the columns `whole` that they were taken from."""
     return (columns**2).mean(axis=0) > CONSTANT * np.maximum((whole**2).mean(axis=0), np.finfo(float).tiny)
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from psymech import names
 from psymech.errors import SpecError, shown_ids
-from psymech.names import CHAIN, DRAW, RESPONSE, SAMPLE_DIMS, TERM
+from psymech.names import CHAIN, DRAW, RESPONSE, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
 from psymech.posterior.pooling import pool_effects
 from psymech.posterior.sources import COMMON_FACTORS, INTERACTION, MATCHING, TECHNIQUES, sources_of_terms
@@ -42,8 +42,8 @@ def standardized_effects(
     tree : DataTree
         A fit of :func:`psymech.outcomes` (or of one outcome).
     ingredients : sequence of str, optional
-        Term labels without the response; by default all terms of techniques and common factors and their products that every
-        response has.
+        Term labels without the response; by default all terms of techniques and common factors and their products that
+        every response has.
     responses : sequence of str, optional
         Responses; all by default.
     higher_is_better : bool or mapping of response to bool
@@ -71,10 +71,11 @@ def standardized_effects(
     """
     chosen = _responses(tree, responses)
     for response in chosen:
-        if read.family_of(tree, response) not in read.IDENTITY_LINK:
+        family = read.family_of(tree, response)
+        if family not in read.IDENTITY_LINK:
             raise SpecError(
-                f"standardized_effects() needs Gaussian or Student outcomes, found family {read.family_of(tree, response)!r} "
-                f"of {response!r}: its outcome has no SD on the scale of the coefficients."
+                f"standardized_effects() needs Gaussian or Student outcomes, found family {family!r} of {response!r}: "
+                "its outcome has no SD on the scale of the coefficients."
             )
     better = _signs(higher_is_better, chosen, read.responses_of(tree))
     labels = _ingredients(tree, chosen, ingredients)
@@ -112,12 +113,12 @@ def contrasts(
     seed: int = 0,
     ci_prob: float | None = None,
 ) -> pd.DataFrame:
-    r"""Table of differences between standardised coefficients: which ingredient goes with which outcome?
+    r"""Compare standardised coefficients: a table that says which ingredient goes with which outcome.
 
     ``across="outcomes"``: does an ingredient go with one outcome more than with another, :math:`b_{rj} - b_{sj}`.
     ``across="ingredients"``: does an outcome go with one ingredient more than with another, :math:`b_{rj} - b_{rl}`.
-    ``across="both"``: is the match specific, :math:`(b_{rj} - b_{sj}) - (b_{rl} - b_{sl})`; it is not zero only where the
-    difference between two ingredients is another one for the two outcomes.
+    ``across="both"``: is the match specific, :math:`(b_{rj} - b_{sj}) - (b_{rl} - b_{sl})`; it is not zero only where
+    the difference between two ingredients is another one for the two outcomes.
 
     Parameters
     ----------
@@ -132,8 +133,8 @@ def contrasts(
     Returns
     -------
     DataFrame
-        One row a pair: ``ingredient``, ``versus_ingredient``, ``response``, ``versus_response`` (the columns that apply), ``mean``,
-        ``sd``, the interval and ``p_above_zero``, the probability that the first is the larger.
+        One row a pair: ``ingredient``, ``versus_ingredient``, ``response``, ``versus_response`` (the columns that
+        apply), ``mean``, ``sd``, the interval and ``p_above_zero``, the probability that the first is the larger.
 
     Notes
     -----
@@ -143,13 +144,14 @@ def contrasts(
 
     References
     ----------
-    Gelman, Hill & Yajima (2012), Why we (usually) don't have to worry about multiple comparisons, Journal of Research on
-    Educational Effectiveness 5, 189-211. https://doi.org/10.1080/19345747.2011.618213
+    Gelman, Hill & Yajima (2012), Why we (usually) don't have to worry about multiple comparisons, Journal of Research
+    on Educational Effectiveness 5, 189-211. https://doi.org/10.1080/19345747.2011.618213
 
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.contrasts(tree, across="ingredients", ingredients=["exposure.patient", "alliance.patient"])  # doctest: +SKIP
+    >>> psm.contrasts(tree, across="ingredients", ingredients=["exposure.patient", "alliance.patient"])  # doctest:
+    +SKIP
     """
     one_of(across, get_args(Across), "across")
     effect = standardized_effects(
@@ -199,8 +201,10 @@ def _refuse_pooling(tree: xr.DataTree, chosen: Sequence[str]) -> None:
     residual = read.json_attr(tree, names.ATTR_SPEC).get("residual", "iid")
     if residual != "unstructured":
         raise SpecError(
-            f"pool=True needs residuals that correlate over outcomes, found residual={residual!r}: scores of one patient would count "
-            "as independent evidence, and the pooled intervals would be too narrow. Fit outcomes(..., residual='unstructured')."
+            f"pool=True needs residuals that correlate over outcomes, found residual={residual!r}: scores of one "
+            f"patient would count "
+            "as independent evidence, and the pooled intervals would be too narrow. Fit outcomes(..., "
+            "residual='unstructured')."
         )
 
 
@@ -229,7 +233,7 @@ def _ingredients(tree: xr.DataTree, chosen: Sequence[str], wanted: Sequence[str]
     """Return labels without the response that every chosen response has."""
     several = len(read.responses_of(tree)) > 1
     data = read.constants(tree)
-    levels = tuple(level for level in names.LEVELS if names.group_of_obs(level) in data)
+    levels: tuple[Level, ...] = tuple(level for level in names.LEVELS if names.group_of_obs(level) in data)
     shared: dict[str, str] | None = None
     for response in chosen:
         cut = len(response_label(response, "")) if several else 0

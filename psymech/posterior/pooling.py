@@ -18,7 +18,7 @@ GRID_END: Final = 5.0  # of them, in SPREAD_SD: a half-normal leaves 6e-7 beyond
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """Draws of the pooled coefficients, shape (draw, response, ingredient), and of the SD around their means (draw,)."""
+    """Draws of the pooled coefficients (draw, response, ingredient), and of the SD around their means (draw,)."""
 
     effects: Floats
     spread: Floats
@@ -32,9 +32,9 @@ def pool_effects(draws: Floats, *, seed: int) -> Pooled:
     .. math:: b \mid \theta \sim N(\theta, V), \quad \theta_{rj} \sim N(\mu_j, \tau^2), \quad \mu_j \sim N(0, 1), \quad
               \tau \sim \text{half-normal}(0.5)
 
-    The posterior of :math:`\tau` is evaluated on a grid with everything else integrated out; given it, all else is drawn
-    from normal distributions, so that the draws are independent and exact for this second stage. The first stage is
-    approximated: its likelihood is taken as normal, and its own priors as flat, which the default priors nearly are.
+    The posterior of :math:`\tau` is evaluated on a grid with everything else integrated out; given it, all else is
+    drawn from normal distributions, so that the draws are independent and exact for this second stage. The first stage
+    is approximated: its likelihood is taken as normal, and its own priors as flat, which the default priors nearly are.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def pool_effects(draws: Floats, *, seed: int) -> Pooled:
     flat = draws.reshape(n, -1)
     estimate = flat.mean(axis=0)
     covariance = np.atleast_2d(np.cov(flat, rowvar=False))
-    shared = np.kron(np.ones((n_responses, n_responses)), np.eye(n_ingredients)) * MEAN_SD**2
+    shared: Floats = np.kron(np.ones((n_responses, n_responses)), np.eye(n_ingredients)) * MEAN_SD**2
     width = SPREAD_SD * GRID_END / GRID
     grid = width * (np.arange(GRID) + 0.5)
     log_density = np.array([_log_marginal(estimate, covariance, shared, tau) for tau in grid])

@@ -29,12 +29,14 @@ class PublishedShare:
 
 
 _IMPROVEMENT: Final = (
-    "No. It divides the mean improvement of the treated: change in untreated controls is called extra-therapeutic, what "
+    "No. It divides the mean improvement of the treated: change in untreated controls is called extra-therapeutic, "
+    "what "
     "supportive therapy adds common, what specific therapies add to that specific. A fit divides the differences "
     "between patients and sessions."
 )
 _VARIANCE: Final = (
-    "Nearly. It is a share of outcome variance, of one score a patient, as different studies and measures reported it; compare it "
+    "Nearly. It is a share of outcome variance, of one score a patient, as different studies and measures reported it; "
+    "compare it "
     "with a model of one score a patient. An upper figure over studies is not an average."
 )
 

@@ -24,26 +24,34 @@ Floats = NDArray[np.float64]
 
 WITHIN: Final = "within"
 SHARES: Final = ("share", "share_by_level", "share_of_level", "share_explained", "share_predictors")
-LATENT: Final = "ingredient_shares() reads the model's columns; this one predicts by latent means, which have none. Use observed means."
+LATENT: Final = "ingredient_shares() reads the model's columns; this fit has none stored. Use observed means rather than latent ones."
 
 _IS: Final = (
-    "The share of the differences in the outcome, between sessions, patients and therapists as they occurred in this study, "
+    "The share of the differences in the outcome, between sessions, patients and therapists as they occurred in this "
+    "study, "
     "that goes with differences in each source, for each draw of the posterior. It describes prediction in these data."
 )
 _IS_NOT: Final = (
-    "It is not the share of the improvement that an ingredient brought about. A source that was the same for everyone has no "
-    "share, however much it helped; unmeasured causes that go with a source are counted with it; and the shares depend on how "
-    "much the sources varied here. Shares cannot be negative, so uncertain coefficients lift them: see share_if_unrelated. The published shares of improvement divide the mean change of patients by comparing "
-    "treatment with control conditions, which is a different estimand: read them beside these numbers, not against them."
+    "It is not the share of the improvement that an ingredient brought about. A source that was the same for everyone "
+    "has no "
+    "share, however much it helped; unmeasured causes that go with a source are counted with it; and the shares depend "
+    "on how "
+    "much the sources varied here. Shares cannot be negative, so uncertain coefficients lift them: see "
+    "share_if_unrelated. The published shares of improvement divide the mean change of patients by comparing "
+    "treatment with control conditions, which is a different estimand: read them beside these numbers, not against "
+    "them."
 )
 _ATTRIBUTION: Final = (
-    "Variance that correlated sources predict together is divided between them by the average over all orders in which they may "
-    "enter (Lindeman, Merenda & Gold 1980; Groemping 2007, doi:10.1198/000313007X188252), within each level."
+    "Variance that correlated sources predict together is divided between them by the average over all orders in which "
+    "they may enter (Lindeman, Merenda & Gold 1980; Groemping 2007, doi:10.1198/000313007X188252), within each level."
 )
-_UNITS: Final = "patient, therapist and clinic hold the random effects of those units, random slopes included, and the covariates that describe them."
+_UNITS: Final = (
+    "patient, therapist and clinic hold the random effects of those units, random slopes included, and the covariates "
+    "that describe them."
+)
 _SINGLE: Final = (
-    "There is one score for each {level}: lasting differences between {level}s and chance in the score cannot be told apart and are "
-    "together the residual."
+    "There is one score for each {level}: lasting differences between {level}s and chance in the score cannot be told "
+    "apart and are together the residual."
 )
 
 
@@ -79,10 +87,11 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
 
         ``share`` of the total variance, sums to one over the sources; ``share_by_level`` of the total, sums to one over
         level and source; ``share_of_level`` of each level's own variance, sums to one over the sources at each level;
-        ``share_explained`` of everything but the residual, as patients' and therapists' effects explain it; ``share_predictors``
-        of what the fixed effects explain. ``share_if_unrelated`` (source): the mean share that a source would show although all
-        its coefficients are zero, were they known no better than here. ``variance`` has the numerators by level, in squared outcome units (latent logistic
-        units for binary and ordinal outcomes). A source that is no part of a denominator is NaN.
+        ``share_explained`` of everything but the residual, as patients' and therapists' effects explain it;
+        ``share_predictors`` of what the fixed effects explain. ``share_if_unrelated`` (source): the mean share that a
+        source would show although all its coefficients are zero, were they known no better than here. ``variance`` has
+        the numerators by level, in squared outcome units (latent logistic units for binary and ordinal outcomes). A
+        source that is no part of a denominator is NaN.
 
         Attributes say in words what the number is and is not, what belongs to which source, and list published shares
         with their sources (JSON) and why they are another estimand.
@@ -95,15 +104,15 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
 
     Notes
     -----
-    Sources: ``techniques``; ``common_factors``; ``interaction`` (technique x common factor); ``matching`` (either of them x
-    another variable); ``time``; ``carry_over`` (the outcome's own last value); ``baseline`` (the score before, in
-    :func:`psymech.outcomes`); ``covariates`` (that vary over sessions); ``patient``, ``therapist``, ``clinic`` (random effects and
-    covariates constant within the unit); ``residual``. With one score a patient, the patients' random effects are part of
-    the residual. Sources that the model does not have are left out.
+    Sources: ``techniques``; ``common_factors``; ``interaction`` (technique x common factor); ``matching`` (either of
+    them x another variable); ``time``; ``carry_over`` (the outcome's own last value); ``baseline`` (the score before,
+    in :func:`psymech.outcomes`); ``covariates`` (that vary over sessions); ``patient``, ``therapist``, ``clinic``
+    (random effects and covariates constant within the unit); ``residual``. With one score a patient, the patients'
+    random effects are part of the residual. Sources that the model does not have are left out.
 
-    Shares cannot be negative, so that uncertainty alone lifts them: the mean over draws of :math:`\beta' W \beta` is that of the
-    mean coefficients plus :math:`\mathrm{tr}(W V)`, with V the posterior covariance. ``share_if_unrelated`` is the latter over
-    the mean total. A share that is not clearly above it says little.
+    Shares cannot be negative, so that uncertainty alone lifts them: the mean over draws of :math:`\beta' W \beta` is
+    that of the mean coefficients plus :math:`\mathrm{tr}(W V)`, with V the posterior covariance. ``share_if_unrelated``
+    is the latter over the mean total. A share that is not clearly above it says little.
 
     A random slope of an ingredient, and a random slope of time, count for the unit between which they differ: they are
     differences between patients in how an ingredient goes with the outcome.
@@ -125,7 +134,8 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
     design = json.loads(tree.attrs.get(names.ATTR_DESIGN, "{}"))
     if not design.get("nested", True):
         raise SpecError(
-            "ingredient_shares() divides the variance by level, which needs patients nested in therapists; here they are crossed."
+            "ingredient_shares() divides the variance by level, which needs patients nested in therapists; here they "
+            "are crossed."
         )
     unknown = [name for name in first if name not in SOURCES]
     if unknown:
@@ -149,7 +159,8 @@ def summarize_shares(shares: xr.Dataset, *, kind: str = "share", ci_prob: float 
     shares : Dataset
         From :func:`ingredient_shares`.
     kind : str
-        Which of its shares: ``share``, ``share_by_level``, ``share_of_level``, ``share_explained``, ``share_predictors``.
+        Which of its shares: ``share``, ``share_by_level``, ``share_of_level``, ``share_explained``,
+        ``share_predictors``.
     ci_prob : float, optional
         Probability of the interval; ArviZ's setting (0.89) by default.
 
@@ -157,7 +168,8 @@ def summarize_shares(shares: xr.Dataset, *, kind: str = "share", ci_prob: float 
     -------
     DataFrame
         One row a source (by response and level where `kind` has them); columns mean, sd and the interval, in percent,
-        and for ``share`` what uncertainty alone would show (``if_unrelated``). Sources without a share there are left out.
+        and for ``share`` what uncertainty alone would show (``if_unrelated``). Sources without a share there are left
+        out.
 
     Examples
     --------
@@ -174,12 +186,12 @@ def summarize_shares(shares: xr.Dataset, *, kind: str = "share", ci_prob: float 
     if kind == "share":
         columns["if_unrelated"] = 100.0 * shares["share_if_unrelated"]
     table = pd.DataFrame({name: column.transpose(*order).to_series() for name, column in columns.items()})
-    return table[table["mean"].notna()]
+    return table.dropna(subset="mean")
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Variances (chain, draw) by level and source, the fixed effects' part, the part that uncertainty alone would show."""
+    """Variances (chain, draw) by level and source; the fixed effects' part; what uncertainty alone would show."""
 
     response: str
     scale: str
@@ -195,11 +207,13 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     data = read.constants(tree)
     if names.DESIGN_X not in data:
         raise SpecError(LATENT)
-    levels = tuple(level for level in LEVELS if names.group_of_obs(level) in data)
-    units = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
+    levels: tuple[Level, ...] = tuple(level for level in LEVELS if names.group_of_obs(level) in data)
+    units: dict[Level, NDArray] = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
     single = _single_score(tree, response, units)
     lowest = WITHIN if single is None else single
-    above = levels if single is None else tuple(lv for lv in levels if LEVELS.index(lv) > LEVELS.index(single))
+    above: tuple[Level, ...] = (
+        levels if single is None else tuple(lv for lv in levels if LEVELS.index(lv) > LEVELS.index(single))
+    )
     variance: dict[str, dict[str, Floats]] = {level: {} for level in (lowest, *above)}
 
     def add(level: str, source: str, values: Floats) -> None:
@@ -214,7 +228,9 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     fixed: dict[str, Floats] = {}
     unrelated: dict[str, float] = {}
     sizes = beta.shape[:2]
-    spread = np.atleast_2d(np.cov(beta.reshape(-1, len(index)), rowvar=False))
+    draws_of_beta = beta.reshape(-1, len(index))
+    spread = (draws_of_beta - draws_of_beta.mean(axis=0)).T @ (draws_of_beta - draws_of_beta.mean(axis=0))
+    spread /= len(draws_of_beta)
     for level, deviations in _deviations(whole, units, above, lowest=lowest, centred=True).items():
         deviations = np.where(varying(deviations, whole), deviations, 0.0)
         groups = _groups(list(source_of.values()), deviations)
@@ -227,7 +243,7 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
         joined = unit not in above
         z = read.design_rows(tree, unit, rows)
         omega = read.covariance(tree, unit)
-        own = () if joined else above[: above.index(unit) + 1]
+        own: tuple[Level, ...] = () if joined else above[: above.index(unit) + 1]
         for level, part in _deviations(z, units, own, lowest=lowest, centred=False).items():
             moment = part.T @ part / len(part)
             if (np.diag(moment) > 0.0).any():
@@ -242,14 +258,17 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
 def _single_score(tree: xr.DataTree, response: str, units: dict[Level, NDArray]) -> Level | None:
     """Return the level at which the response has one value a unit; None for a response of sessions."""
     spec = next(r for r in read.json_attr(tree, names.ATTR_SPEC)["responses"] if str(r["column"]) == response)
-    said = next((level for level in LEVELS if level == spec.get("level")), None)
-    return said or next((lv for lv in reversed(units) if np.unique(units[lv]).size == units[lv].size), None)
+    for level in LEVELS:
+        if level == spec.get("level"):
+            return level
+    alone: list[Level] = [level for level, unit in units.items() if np.unique(unit).size == unit.size]
+    return alone[-1] if alone else None
 
 
 def _deviations(
     values: Floats, units: dict[Level, NDArray], above: Sequence[Level], *, lowest: str, centred: bool
 ) -> dict[str, Floats]:
-    """Split columns into deviations from the means of the units above; the top level's are from the mean or from zero."""
+    """Split columns into deviations from the means of the units above; the top level's from the mean or from zero."""
     out: dict[str, Floats] = {}
     below, name = values, lowest
     for level in above:

@@ -1,4 +1,4 @@
-"""To which ingredient a fixed effect belongs: techniques, common factors, their interaction, time, the unit it describes."""
+"""To which source a fixed effect belongs: techniques, common factors, their interaction, time, a unit."""
 
 import json
 from typing import Final
@@ -41,16 +41,16 @@ _INGREDIENTS = {"technique": TECHNIQUES, "common_factor": COMMON_FACTORS}
 def sources_of_terms(tree: xr.DataTree, response: str, levels: tuple[Level, ...]) -> dict[str, str]:
     """Return the source of each fixed effect of a response except its intercept, by label.
 
-    A technique or common factor is its own source, and so are products within one kind or with time. A technique times a
-    common factor is ``interaction``; either of them times another variable is ``matching``. A covariate belongs to the
-    highest level within whose units it is constant; one that varies over sessions is ``covariates``.
+    A technique or common factor is its own source, and so are products within one kind or with time. A technique times
+    a common factor is ``interaction``; either of them times another variable is ``matching``. A covariate belongs to
+    the highest level within whose units it is constant; one that varies over sessions is ``covariates``.
     """
     several = len(read.responses_of(tree)) > 1
     terms = [t for t in read.terms_of(tree) if not several or t.response == response]
     rows = read.rows_of_response(tree, response)
     x = read.constants(tree)[names.DESIGN_X].transpose(names.OBS, names.TERM).values
     labels = read.labels_of(read.posterior(tree), names.TERM)
-    units = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
+    units: dict[Level, np.ndarray] = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
     roles = {t.column: _INGREDIENTS[t.role] for t in terms if t.role in _INGREDIENTS}
     noted = dict(read.json_attr(tree, names.ATTR_SPEC).get("roles", ()))
     found: dict[str, str] = {}
