@@ -16,8 +16,9 @@ from psymech.spec.priors import LKJ, Exponential, HalfNormal, HalfStudentT, Norm
 def matmul(a: TensorVariable, b: TensorVariable) -> TensorVariable:
     """Product of a matrix with a vector or a small matrix, written as a sum.
 
-    A ``dot`` node costs the compiler 10 s or more each (every call instantiates BLAS wrappers), and the products here are with
-    ten columns or so: the sum costs nothing at run time and cuts the first compilation from 140 to 30 CPU seconds.
+    A ``dot`` node costs the compiler 10 s or more each (every call instantiates BLAS wrappers), and the products here
+    are with ten columns or so: the sum costs nothing at run time and cuts the first compilation from 140 to 30 CPU
+    seconds.
     """
     if b.ndim == 1:
         return pt.sum(a * b[None, :], axis=1)
@@ -59,8 +60,11 @@ def standard_vector(name: str, priors: Sequence[Normal | StudentT]) -> TensorVar
 def signed_scales(name: str, priors: Sequence[Prior]) -> TensorVariable:
     """Scales on the whole real line whose absolute values have the given priors.
 
-    The density stays smooth through zero, where a log scale would have an endless left tail. Flipping a sign, together with
-    its correlations, leaves the model unchanged: only ``factor @ factor.T`` has a meaning.
+    The density stays smooth through zero, where a log scale would have an endless left tail. Flipping a sign,
+    together with its correlations, leaves the model unchanged: only ``factor @ factor.T`` has a meaning.
+
+    No starting value is set: PyMC refuses to transform models that have one (``pm.observe``, ``pm.do``). Samplers
+    start at zero plus a jitter, off the mirror's plane.
     """
     return _scales(name, priors, signed=True)
 
@@ -77,19 +81,18 @@ def _scales(name: str, priors: Sequence[Prior], *, signed: bool) -> TensorVariab
         key = name if len(groups) == 1 else f"{name}_{family.__name__}"
         chosen = [priors[i] for i in index]
         spread = np.array([p.mean if isinstance(p, Exponential) else _sd_of(p) for p in chosen])
-        start = spread / 2
         n = len(index)
         if family is HalfNormal:
-            v = pm.Normal(key, 0.0, spread, shape=n, initval=start) if signed else pm.HalfNormal(key, spread, shape=n)
+            v = pm.Normal(key, 0.0, spread, shape=n) if signed else pm.HalfNormal(key, spread, shape=n)
         elif family is HalfStudentT:
             nu = np.array([p.nu for p in chosen if isinstance(p, HalfStudentT)])
             v = (
-                pm.StudentT(key, nu=nu, mu=0.0, sigma=spread, shape=n, initval=start)
+                pm.StudentT(key, nu=nu, mu=0.0, sigma=spread, shape=n)
                 if signed
                 else pm.HalfStudentT(key, nu=nu, sigma=spread, shape=n)
             )
         elif family is Exponential:
-            v = pm.Laplace(key, 0.0, spread, shape=n, initval=start) if signed else pm.Exponential(key, scale=spread, shape=n)
+            v = pm.Laplace(key, 0.0, spread, shape=n) if signed else pm.Exponential(key, scale=spread, shape=n)
         else:
             raise SpecError(f"{chosen[0]!r} is no prior of a standard deviation.")
         pieces.append((index, v))
