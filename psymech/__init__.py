@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psymech.errors import PsymechError as PsymechError
     from psymech.errors import SpecError as SpecError
     from psymech.models.growth import growth as growth
+    from psymech.models.mediation import mediation as mediation
     from psymech.models.outcomes import outcomes as outcomes
     from psymech.models.process import process as process
     from psymech.spec.model import ModelSpec as ModelSpec
@@ -38,6 +39,7 @@ _HOME = {
     "decompose": "data.decompose",
     "growth": "models.growth",
     "process": "models.process",
+    "mediation": "models.mediation",
     "build_model": "graph.build",
     "BuiltModel": "graph.build",
     "sample": "inference.sample",
@@ -88,9 +90,12 @@ _HOME = {
     "PriorDescription": "priors",
     "prior_predictive": "inference.predictive",
     "predict": "posterior.predict",
+    "sudden_gains": "data.sudden_gains",
+    "ruptures": "data.ruptures",
+    "early_response": "data.early_response",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,6 @@
-"""From weakly informative defaults and the user's overrides to one prior per parameter, and their description in words."""
+"""From weakly informative defaults and the user's overrides to one prior per parameter, and their description in
+words.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,8 +38,8 @@ _PRIOR_DRAWS = 4000
 class ChosenPriors:
     """One prior for every parameter of a design.
 
-    `beta` follows the design's terms. The prior of an intercept belongs to the expected outcome at the average of the other
-    columns (``center``), not at zero: it means the same thing however the predictors are coded.
+    `beta` follows the design's terms. The prior of an intercept belongs to the expected outcome at the average of the
+    other columns (``center``), not at zero: it means the same thing however the predictors are coded.
     """
 
     beta: tuple[Normal | StudentT, ...]
@@ -54,13 +56,15 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
     """Return the default of every parameter, or the user's prior where one was given.
 
     Defaults for a Gaussian outcome with standard deviation s and columns with standard deviation s_x:
-    intercept Normal(mean, 2.5 s); slopes Normal(0, 2.5 s / s_x); sigma and the patient intercept SD HalfNormal(s), the therapist
-    and clinic intercept SD HalfNormal(s / 2); slope SDs HalfNormal(s / (2 s_x)) for patients and half of that above them;
-    correlations LKJ(2). On the logit scale s = 1.5 for the SDs and 1 for the fixed effects.
+    intercept Normal(mean, 2.5 s); slopes Normal(0, 2.5 s / s_x); sigma and the patient intercept SD HalfNormal(s),
+    the therapist and clinic intercept SD HalfNormal(s / 2); slope SDs HalfNormal(s / (2 s_x)) for patients and half
+    of that above them; correlations LKJ(2). On the logit scale s = 1.5 for the SDs and 1 for the fixed effects.
     """
     _refuse_unknown(spec, design)
     logit = design.family in LATENT_SD
-    s_fixed, s_random = (np.ones(len(design.responses)), np.full(len(design.responses), 1.5)) if logit else _spread(design)
+    s_fixed, s_random = (
+        (np.ones(len(design.responses)), np.full(len(design.responses), 1.5)) if logit else _spread(design)
+    )
     center = np.zeros(len(design.terms))
     beta: list[Normal | StudentT] = []
     for j, (label, term) in enumerate(zip(design.terms, design.term_specs, strict=True)):
@@ -79,7 +83,13 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
     corr = {
         level.level: _lkj(lookup(spec.priors, names.corr(level.level))) for level in design.levels if level.correlated
     }
-    sigma = () if logit else tuple(_pick(spec, names.SIGMA, r, HalfNormal(float(s))) for r, s in zip(design.responses, s_fixed, strict=True))
+    sigma = (
+        ()
+        if logit
+        else tuple(
+            _pick(spec, names.SIGMA, r, HalfNormal(float(s))) for r, s in zip(design.responses, s_fixed, strict=True)
+        )
+    )
     phi = lookup(spec.priors, names.PHI) or SymmetricBeta(2.0)
     nu = lookup(spec.priors, names.NU) or Gamma(2.0, 0.1)
     cutpoints = lookup(spec.priors, names.CUTPOINTS) or Normal(0.0, 3.0)
@@ -175,7 +185,11 @@ class PriorDescription:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [self.table.to_string(index=False), "", "Prior shares of variance (one session of the average patient):"]
+        parts = [
+            self.table.to_string(index=False),
+            "",
+            "Prior shares of variance (one session of the average patient):",
+        ]
         parts += [self.shares.to_string(index=False), "", *self.notes]
         return "\n".join(parts)
 
@@ -243,7 +257,10 @@ def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> Pri
     total = np.sum(list(variances.values()), axis=0)
     shares = pd.DataFrame(
         [
-            {"level": level, **dict(zip(("low", "median", "high"), np.quantile(v / total, [0.05, 0.5, 0.95]), strict=True))}
+            {
+                "level": level,
+                **dict(zip(("low", "median", "high"), np.quantile(v / total, [0.05, 0.5, 0.95]), strict=True)),
+            }
             for level, v in variances.items()
         ]
     )
@@ -256,7 +273,8 @@ def prior_notes(design: Design) -> tuple[str, ...]:
     for level in design.levels:
         if level.level != "patient" and level.n_units < FEW_THERAPISTS:
             notes.append(
-                f"There are only {level.n_units} {level.level}s: the prior on sd_{level.level} decides much of the answer about "
+                f"There are only {level.n_units} {level.level}s: the prior on sd_{level.level} decides much of the "
+                "answer about "
                 f"{level.level} differences. Repeat the fit with half and twice its scale and report what changes."
             )
     return tuple(notes)

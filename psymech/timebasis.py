@@ -13,7 +13,8 @@ from psymech.spec.model import TimeKind, TimeShape
 class TimeBasis:
     """A time shape made concrete by the times at hand.
 
-    `origin` is the earliest time; `knots` are the piecewise knots, or all knots of the natural spline (boundaries included).
+    `origin` is the earliest time; `knots` are the piecewise knots, or all knots of the natural spline (boundaries
+    included).
     """
 
     kind: TimeKind
@@ -32,7 +33,8 @@ def make_time_basis(shape: TimeShape, time: NDArray[np.float64]) -> TimeBasis:
     needed = shape.n_columns + 1
     if distinct.size < needed:
         raise DesignError(
-            f"shape={shape.kind!r} needs at least {needed} different times, found {distinct.size}. Use a simpler shape, or time=None."
+            f"shape={shape.kind!r} needs at least {needed} different times, found {distinct.size}. "
+            "Use a simpler shape, or time=None."
         )
     match shape.kind:
         case "piecewise":
@@ -52,8 +54,9 @@ def make_time_basis(shape: TimeShape, time: NDArray[np.float64]) -> TimeBasis:
 def evaluate(basis: TimeBasis, time: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the (n, k) basis columns.
 
-    linear: t. log: log(1 + t - origin). quadratic: t, t^2. piecewise: t and max(t - knot, 0). spline: natural cubic spline in
-    the truncated-power form of Hastie, Tibshirani & Friedman (2009, eq. 5.4-5.5) on time scaled to its range.
+    linear: t. log: log(1 + t - origin). quadratic: t, t^2. piecewise: t and max(t - knot, 0). spline: natural cubic
+    spline in the truncated-power form of Hastie, Tibshirani & Friedman (2009, eq. 5.4-5.5) on time scaled to its
+    range.
     """
     t = np.asarray(time, dtype=float)
     match basis.kind:

@@ -1,9 +1,9 @@
 """The log posterior over unconstrained parameters, likelihood and priors in one compiled function.
 
 Parameters, in this order: for each level, lowest first, its signed scales ``t`` (q) and, where its terms correlate,
-its canonical partial correlations on the log-odds scale (q (q - 1) / 2, row by row, those fixed at zero left out); then the logarithms of the
-residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. The covariance factor of a level is ``diag(t) C``.
-Fixed and random effects are integrated out.
+its canonical partial correlations on the log-odds scale (q (q - 1) / 2, row by row, those fixed at zero left out);
+then the logarithms of the residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. The covariance factor of
+a level is ``diag(t) C``. Fixed and random effects are integrated out.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.kernels_numba import VERSION, make_kernel
 from psymech.gaussian.residual import AR1, ByGroup, Residual
 
-Sizes = tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+_Lengths = tuple[int, ...]
+Sizes = tuple[tuple[_Lengths, ...], tuple[_Lengths, ...], _Lengths, _Lengths, _Lengths]
 
 NORMAL, STUDENT, LAPLACE = 0, 1, 2
 
@@ -226,8 +227,8 @@ def _pull_back(x, start, q, correlated, alphas, C, L_bar, grad):
             r = np.tanh(0.5 * x[k])
             w2 = 1.0 / np.cosh(0.5 * x[k]) ** 2
             later = 0.0
-            for l in range(j + 1, i + 1):
-                later += L_bar[i, l] * C[i, l]
+            for k_ in range(j + 1, i + 1):
+                later += L_bar[i, k_] * C[i, k_]
             grad[k] += x[start + i] * (0.5 * L_bar[i, j] * np.sqrt(rest) * w2 - 0.5 * r * later)
             rest *= w2
             k += 1
@@ -282,15 +283,17 @@ def _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad):
             grad[k + g] += -2.0 * coefs[g] * coef_bar[g] - counts[g]
 
 
-
-
 def make_sizes(q: tuple[int, ...], correlated: tuple[bool, ...], m: int, n_coef: int, *, autoregressive: bool) -> Sizes:
-    """Encode sizes as lengths of tuples, which are part of a type: compiled code can then be found on disk by its types."""
+    """Encode sizes as lengths of tuples, which are part of a type: compiled code can then be found on disk by its
+    types.
+    """
     flags = tuple((0,) * int(c) for c in correlated)
     return (tuple((0,) * size for size in q), flags, (0,) * m, (0,) * n_coef, (0,) * int(autoregressive))
 
 
-def log_posterior(sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior):
+def log_posterior(
+    sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
+):
     """Log posterior density at ``x``, its gradient in ``grad``; only to be called from compiled functions."""
     raise NotImplementedError("call this from a function compiled by numba")
 
@@ -308,10 +311,27 @@ def _compiled_log_posterior(
 @cache
 def _python_face(sizes: Sizes, version: str) -> Callable[..., float]:
     @njit(nogil=True, error_model="numpy", cache=True)
-    def target(x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior):
+    def target(
+        x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
+    ):
         _ = version  # a free variable, so that it is part of the cache key
         return log_posterior(
-            sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
+            sizes,
+            x,
+            grad,
+            S,
+            parents,
+            maps,
+            n_obs,
+            mean,
+            precision,
+            scales,
+            alphas,
+            sigma,
+            counts,
+            gaps,
+            steps,
+            phi_prior,
         )
 
     return target

@@ -1,13 +1,13 @@
 """Sampling the collapsed model: variance parameters by NUTS, then fixed and random effects drawn exactly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psymech import names
 from psymech.design import Design
-from psymech.gaussian.conditional import recover
+from psymech.gaussian.recover_numba import recover
 from psymech.gaussian.residual import AR1
 from psymech.gaussian.target import LAPLACE, NORMAL, STUDENT, ScalePriors, Target, make_target
 from psymech.graph.build import BuiltModel
@@ -18,6 +18,7 @@ from psymech.priors import ChosenPriors
 from psymech.spec.priors import Exponential, HalfNormal, HalfStudentT, Prior
 
 Arrays = dict[str, NDArray]
+_CHUNK_BYTES = 2**28
 
 
 def sample_collapsed(built: BuiltModel, sampler: Sampler, options: RunOptions, stages: Stages) -> tuple[Arrays, Arrays]:
@@ -32,7 +33,7 @@ def sample_collapsed(built: BuiltModel, sampler: Sampler, options: RunOptions, s
         keep = [n for level in design.levels for n in (names.sd(level.level), names.corr(level.level))]
         values, stats = run_sampler(built.model, sampler, options, stages, [*keep, names.SIGMA, names.PHI, names.BETA])
     with stages.stage("recover", "drawing fixed and random effects given the variance parameters"):
-        values |= recover_effects(design, crossing, values, seed=options.seed)
+        values |= recover_effects(design, crossing, values, seed=options.seed, keep=options.effects)
     return values, stats
 
 
@@ -139,10 +140,12 @@ def unpack(design: Design, target: Target, points: NDArray[np.float64]) -> Array
     return values
 
 
-def recover_effects(design: Design, crossing: Crossing, values: Arrays, *, seed: int) -> Arrays:
+def recover_effects(
+    design: Design, crossing: Crossing, values: Arrays, *, seed: int, keep: Collection[str] | None = None
+) -> Arrays:
     """Draw fixed and random effects given each draw of the variance parameters; exact and independent.
 
-    Covariances with an SD of zero are handled: the factor is the scaled Cholesky factor of the correlations.
+    `keep` names the levels whose effects are returned, all by default. Covariances may be singular.
     """
     chains, draws = values[names.SIGMA].shape[:2]
     n = chains * draws
@@ -157,20 +160,50 @@ def recover_effects(design: Design, crossing: Crossing, values: Arrays, *, seed:
         sd = values[names.sd(level.level)].reshape(n, -1)
         corr = values.get(names.corr(level.level))
         q = sd.shape[1]
-        root = np.broadcast_to(np.eye(q), (n, q, q)) if corr is None else np.linalg.cholesky(corr.reshape(n, q, q))
+        root = np.broadcast_to(np.eye(q), (n, q, q)) if corr is None else semidefinite_root(corr.reshape(n, q, q))
         factors.append(sd[:, :, None] * root)
     rng = np.random.default_rng([seed, 7])  # a stream of its own beside the sampler's
     given = values.get(names.BETA)
-    if given is None:
-        drawn = recover(crossing.cross, coefs, factors, rng=rng, prior=crossing.beta_prior)
-    else:
-        drawn = recover(crossing.cross, coefs, factors, rng=rng, beta=given.reshape(n, -1))
-    out: Arrays = {names.BETA: drawn.beta.reshape(chains, draws, -1)}
-    for level, order, effects in zip(design.levels, crossing.order, drawn.effects, strict=True):
-        placed = np.empty_like(effects)
-        placed[:, order] = effects
-        out[names.effect(level.level)] = placed.reshape(chains, draws, *effects.shape[1:])
-    return out
+    levels = [level.level for level in design.levels if keep is None or level.level in keep]
+    out: Arrays = {names.BETA: np.empty((n, len(design.terms)))}
+    for level in design.levels:
+        if level.level in levels:
+            out[names.effect(level.level)] = np.empty((n, level.n_units, len(level.terms)))
+    for chunk in _chunks(crossing, n):
+        drawn = recover(
+            crossing.cross,
+            coefs[chunk],
+            [f[chunk] for f in factors],
+            rng=rng,
+            beta=None if given is None else given.reshape(n, -1)[chunk],
+            prior=crossing.beta_prior if given is None else None,
+        )
+        out[names.BETA][chunk] = drawn.beta
+        for level, order, effects in zip(design.levels, crossing.order, drawn.effects, strict=True):
+            if level.level in levels:
+                out[names.effect(level.level)][chunk, order] = effects
+    return {name: array.reshape(chains, draws, *array.shape[1:]) for name, array in out.items()}
+
+
+def _chunks(crossing: Crossing, n: int) -> list[slice]:
+    """Cut draws so that the effects of one cut stay below a quarter of a gigabyte."""
+    per_draw = 8 * sum(units * z.size for units, z in zip(crossing.cross.sizes, crossing.cross.z, strict=True))
+    size = max(1, _CHUNK_BYTES // per_draw)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def semidefinite_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower-triangular L with L L' equal to each matrix (n, q, q); a pivot of zero leaves its column zero."""
+    rest = matrix.copy()
+    root = np.zeros_like(rest)
+    for j in range(matrix.shape[-1]):
+        pivot = np.sqrt(np.maximum(rest[:, j, j], 0.0))
+        safe = np.where(pivot > 0, pivot, 1.0)
+        column = np.where(pivot[:, None] > 0, rest[:, :, j] / safe[:, None], 0.0)
+        column[:, :j] = 0.0
+        root[:, :, j] = column
+        rest -= column[:, :, None] * column[:, None, :]
+    return root
 
 
 def _ar1_coefficients(residual: AR1, theta: NDArray[np.float64]) -> NDArray[np.float64]:

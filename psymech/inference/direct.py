@@ -1,7 +1,8 @@
 """A compiled log posterior handed to nutpie as machine code, without a detour through a tensor graph.
 
-nutpie calls a C function with the parameters and a pointer to the data. Here the pointer leads to a table of addresses and shapes
-of the arrays that the compiled function takes. The machine code depends on sizes only and is kept on disk.
+nutpie calls a C function with the parameters and a pointer to the data. Here the pointer leads to a table of
+addresses and shapes of the arrays that the compiled function takes. The machine code depends on sizes only and is
+kept on disk.
 """
 
 from collections.abc import Callable
@@ -13,15 +14,21 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
-
 from nutpie.compile_pymc import CompiledPyMCModel
+
 from psymech.gaussian.target import CODE_VERSION, Sizes, Target, log_posterior
 
 POINT = "unconstrained"
 _LOGP = types.int64(
-    types.uint64, types.CPointer(types.double), types.CPointer(types.double), types.CPointer(types.double), types.voidptr
+    types.uint64,
+    types.CPointer(types.double),
+    types.CPointer(types.double),
+    types.CPointer(types.double),
+    types.voidptr,
 )
-_EXPAND = types.int64(types.uint64, types.uint64, types.CPointer(types.double), types.CPointer(types.double), types.voidptr)
+_EXPAND = types.int64(
+    types.uint64, types.uint64, types.CPointer(types.double), types.CPointer(types.double), types.voidptr
+)
 _OK, _FAILED, _GRADIENT_NOT_FINITE, _VALUE_NOT_FINITE = 0, 1, 3, 4
 _WIDTH = 3  # address, rows, columns
 

@@ -11,9 +11,9 @@ from psymech.spec.priors import Prior, to_dict
 def prior_table(design: Design, priors: ChosenPriors) -> str:
     """Return JSON text: the name of each parameter and its prior.
 
-    ``{"sd_therapist[Intercept]": {"family": "HalfNormal", "sd": 2}}``. The prior of an intercept belongs to the expected
-    outcome at the average of the other columns. A correlation matrix has one prior, ``corr_patient``; with several
-    responses there is one ``sigma[response]`` each.
+    ``{"sd_therapist[Intercept]": {"family": "HalfNormal", "sd": 2}}``. The prior of an intercept belongs to the
+    expected outcome at the average of the other columns. A correlation matrix has one prior, ``corr_patient``; with
+    several responses there is one ``sigma[response]`` each.
     """
     found: dict[str, Prior] = {
         f"{names.BETA}[{label}]": prior for label, prior in zip(design.terms, priors.beta, strict=True)

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from psymech.inference.stages import Stages
+from psymech.names import LEVELS
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -35,6 +36,7 @@ class RunOptions:
     target_accept: float
     max_treedepth: int
     progressbar: bool
+    effects: tuple[str, ...] = LEVELS
 
 
 def available_cores() -> int:
@@ -49,7 +51,11 @@ def run_sampler(
 ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """Sample a PyMC model and return the variables in `keep` and the statistics, each (chain, draw, ...)."""
     wanted = [name for name in keep if name in model.named_vars]
-    tree = _nutpie(model, options, stages, wanted) if sampler == "nutpie" else _pymc(model, sampler, options, stages, wanted)
+    tree = (
+        _nutpie(model, options, stages, wanted)
+        if sampler == "nutpie"
+        else _pymc(model, sampler, options, stages, wanted)
+    )
     posterior = tree["posterior"].dataset
     values = {name: posterior[name].transpose("chain", "draw", ...).values for name in wanted}
     return values, statistics(tree)

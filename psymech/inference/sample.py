@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
@@ -14,9 +15,11 @@ from psymech.inference.prior_table import prior_table
 from psymech.inference.run import RunOptions, Sampler, available_cores, run_sampler
 from psymech.inference.stages import Stages
 from psymech.inference.tree import assemble_tree, variable_dims
+from psymech.names import LEVELS, Level
 from psymech.priors import prior_notes
 from psymech.spec.model import ModelSpec, one_of
 
+_EFFECTS_LIMIT = 2 * 2**30
 SAMPLERS = ("nutpie", "pymc", "numpyro", "blackjax")
 
 
@@ -35,6 +38,7 @@ def sample(
     cores: int | None = None,
     target_accept: float = 0.9,
     max_treedepth: int = 10,
+    effects: Iterable[Level] | None = None,
     progressbar: bool = True,
 ) -> xr.DataTree:
     """Draw from the posterior of a built model.
@@ -46,22 +50,26 @@ def sample(
     draws, tune, chains
         Kept draws and warm-up draws a chain, and the number of chains.
     seed
-        One number for everything random; the same seed, sampler and versions give the same draws. None draws a seed, which is
-        written into the tree.
+        One number for everything random; the same seed, sampler and versions give the same draws. None draws a seed,
+        which is written into the tree.
     sampler
-        ``"nutpie"`` (fastest on a CPU), ``"pymc"``, ``"numpyro"`` or ``"blackjax"`` (both from the extra ``psymech[jax]``).
+        ``"nutpie"`` (fastest on a CPU), ``"pymc"``, ``"numpyro"`` or ``"blackjax"`` (both from the extra
+        ``psymech[jax]``).
     cores
         Chains that run at once; by default as many as the machine has.
     target_accept, max_treedepth
         Of the no-U-turn sampler.
+    effects
+        Levels whose random effects are kept, such as ``["therapist"]``. By default every level whose draws take less
+        than 2 GiB; what is left out is told, and stands in the tree's attributes.
     progressbar
         Show the stages and the sampler's bar.
 
     Returns
     -------
     DataTree
-        Groups posterior, sample_stats, observed_data and constant_data, as docs/tree.md describes; attributes tell version,
-        specification, engine, seed, sampler and seconds of compiling, sampling and recovering.
+        Groups posterior, sample_stats, observed_data and constant_data, as docs/tree.md describes; attributes tell
+        version, specification, engine, seed, sampler and seconds of compiling, sampling and recovering.
 
     Examples
     --------
@@ -87,13 +95,16 @@ def sample(
         target_accept=target_accept,
         max_treedepth=max_treedepth,
         progressbar=progressbar,
+        effects=_kept_effects(built, effects, int(draws) * int(chains), stages),
     )
     if built.engine == "collapsed":
         from psymech.inference.collapsed import sample_collapsed
 
         values, stats = sample_collapsed(built, sampler, options, stages)
     else:
-        values, stats = run_sampler(built.model, sampler, options, stages, variable_dims(built.design))
+        left_out = {names.effect(level) for level in LEVELS if level not in options.effects}
+        wanted = [name for name in variable_dims(built.design) if name not in left_out]
+        values, stats = run_sampler(built.model, sampler, options, stages, wanted)
     return assemble_tree(
         values,
         stats,
@@ -107,6 +118,7 @@ def sample(
             "tune": tune,
             "target_accept": target_accept,
             names.ATTR_PRIORS: prior_table(built.design, built.priors),
+            "effects_kept": json.dumps(options.effects),
             names.ATTR_PRIOR_NOTES: json.dumps(prior_notes(built.design)),
             **stages.seconds,
         },
@@ -126,6 +138,7 @@ def fit(
     cores: int | None = None,
     target_accept: float = 0.9,
     max_treedepth: int = 10,
+    effects: Iterable[Level] | None = None,
     progressbar: bool = True,
 ) -> xr.DataTree:
     """Build, sample, recover the random effects and check: the everyday call.
@@ -138,7 +151,7 @@ def fit(
         Model and table.
     engine
         As in :func:`psymech.build_model`.
-    draws, tune, chains, seed, sampler, cores, target_accept, max_treedepth, progressbar
+    draws, tune, chains, seed, sampler, cores, target_accept, max_treedepth, effects, progressbar
         As in :func:`psymech.sample`.
 
     Returns
@@ -171,6 +184,7 @@ def fit(
         cores=cores,
         target_accept=target_accept,
         max_treedepth=max_treedepth,
+        effects=effects,
         progressbar=progressbar,
     )
     tree.attrs |= stages.seconds
@@ -179,3 +193,23 @@ def fit(
     if report.verdict != "ok":
         warnings.warn(str(report), SamplingWarning, stacklevel=2)
     return tree
+
+
+def _kept_effects(built: BuiltModel, asked: Iterable[Level] | None, n_draws: int, stages: Stages) -> tuple[Level, ...]:
+    present = [level.level for level in built.design.levels]
+    if asked is not None:
+        chosen = tuple(asked)
+        for level in chosen:
+            one_of(level, tuple(present), "effects")
+        return chosen
+    kept = []
+    for level in built.design.levels:
+        size = 8 * n_draws * level.n_units * len(level.terms)
+        if size < _EFFECTS_LIMIT:
+            kept.append(level.level)
+        else:
+            stages.tell(
+                f"the effects of {level.n_units} {level.level}s would take {size / 2**30:.1f} GiB and are left out; "
+                f"ask for them with effects={present}, or take fewer draws"
+            )
+    return tuple(kept)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from psymech import __version__, names
 from psymech.design import Design
-from psymech.spec.model import ModelSpec, Term
+from psymech.spec.model import ModelSpec
 
 _STATS = {
     "diverging": ("diverging",),
@@ -72,8 +72,8 @@ def assemble_tree(
     Parameters
     ----------
     draws
-        Posterior variables, each (chain, draw, *dims) with the dims of :func:`variable_dims`. A missing correlation matrix is
-        filled with the identity: terms that do not correlate.
+        Posterior variables, each (chain, draw, *dims) with the dims of :func:`variable_dims`. A missing correlation
+        matrix is filled with the identity: terms that do not correlate. Random effects of a level may be left out.
     stats
         Sampler statistics under any sampler's names, each (chain, draw).
     attrs
@@ -86,12 +86,16 @@ def assemble_tree(
     for name, dims in variable_dims(design).items():
         values = draws.get(name)
         if values is None:
+            if len(dims) < 2 or dims[1] != dims[0] + names.AUX:
+                continue
             q = len(coords[dims[0]])
             values = np.broadcast_to(np.eye(q), (n_chains, n_draws, q, q)).copy()
         posterior[name] = ((*names.SAMPLE_DIMS, *dims), values)
     used = {d for dims, _ in posterior.values() for d in dims}
     groups = {
-        names.POSTERIOR: xr.Dataset(posterior, coords={k: v for k, v in {**sample_coords, **coords}.items() if k in used}),
+        names.POSTERIOR: xr.Dataset(
+            posterior, coords={k: v for k, v in {**sample_coords, **coords}.items() if k in used}
+        ),
         names.SAMPLE_STATS: xr.Dataset(_portable_stats(stats), coords=sample_coords),
         names.OBSERVED_DATA: xr.Dataset({"y": ((names.OBS,), design.y)}, coords={names.OBS: np.arange(design.n_obs)}),
         names.CONSTANT_DATA: _constant_data(design, coords),

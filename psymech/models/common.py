@@ -63,7 +63,9 @@ def interaction_term(parts: Sequence[tuple[str, Factor]], role: Role = "interact
 
 
 def expand_random_term(name: str, terms: Sequence[Term], decomposed: Sequence[str], level: str) -> tuple[str, ...]:
-    """Turn a name in `random`/`slopes` into term labels: ``time`` means every time column, ``alliance`` its within part."""
+    """Turn a name in `random`/`slopes` into term labels: ``time`` means every time column, ``alliance`` its within
+    part.
+    """
     labels = [term.label for term in terms]
     if name == TIME:
         basis = tuple(term.label for term in terms if term.role == "time")
@@ -75,7 +77,8 @@ def expand_random_term(name: str, terms: Sequence[Term], decomposed: Sequence[st
         return (f"{name}.within",)
     others = [label for label in labels if label != INTERCEPT]
     raise SpecError(
-        f"random slope {name!r} at level {level!r} is not a fixed effect of this model. Name one of: {', '.join(others) or 'none'}."
+        f"random slope {name!r} at level {level!r} is not a fixed effect of this model. "
+        f"Name one of: {', '.join(others) or 'none'}."
     )
 
 

@@ -1,4 +1,4 @@
-"""growth(): how does the outcome change over time, and how do patients and therapists differ in it?"""
+"""The model builder growth: how does the outcome change, and how do patients and therapists differ in it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -31,8 +31,9 @@ def growth(
         y_{tik} = x_{tik}'\beta + z_t' u_{ik} + z_t' v_k + e_{tik},\quad
         u_{ik} \sim N(0, \Omega_u),\; v_k \sim N(0, \Omega_v),\; e \sim N(0, \sigma^2)
 
-    for session t of patient i of therapist k; x holds the constant, the time columns, covariates and moderators with their
-    products with time. The fixed effects are the average course; u and v are deviations of patients and of therapists.
+    for session t of patient i of therapist k; x holds the constant, the time columns, covariates and moderators with
+    their products with time. The fixed effects are the average course; u and v are deviations of patients and of
+    therapists.
 
     Parameters
     ----------
@@ -42,23 +43,26 @@ def growth(
         ``"linear"``; ``"log"``: log(1 + time - first time), log(session) where sessions start at 1; ``"quadratic"``;
         ``"piecewise"`` with `knots`; ``"spline"``, a natural cubic spline with `df` columns.
     random
-        Terms that vary, by level, on top of the intercept: ``{"patient": ["time"], "therapist": ["time"]}``. ``"time"`` means
-        every time column. A level of the data that is not named gets its intercept; ``None`` leaves a level out.
-        Default: time varies over patients.
+        Terms that vary, by level, on top of the intercept: ``{"patient": ["time"], "therapist": ["time"]}``.
+        ``"time"`` means every time column. A level of the data that is not named gets its intercept; ``None`` leaves
+        a level out. Default: time varies over patients.
     covariates, moderators
         Columns that shift the level; moderators act on the change over time as well (``time:severity``).
     family
-        ``"gaussian"``, ``"student"`` (heavy-tailed residuals), ``"bernoulli"`` (logit), ``"ordinal"`` (cumulative logit).
+        ``"gaussian"``, ``"student"`` (heavy-tailed residuals), ``"bernoulli"`` (logit), ``"ordinal"`` (cumulative
+        logit).
     residual
         ``"iid"`` or ``"ar1"``: residuals of sessions d apart correlate phi^d.
     correlated
         Whether the random terms of a level correlate, for all levels or by level.
     centred
-        By level: sample the effects centred (True) or non-centred (False) on the explicit graph; by default the data decide.
+        By level: sample the effects centred (True) or non-centred (False) on the explicit graph; by default the data
+        decide.
     knots, df
         Parameters of the piecewise and spline shapes.
     priors
-        Overrides by name, such as ``{"sd_therapist[Intercept]": psm.HalfNormal(2)}``; see :func:`psymech.describe_priors`.
+        Overrides by name, such as ``{"sd_therapist[Intercept]": psm.HalfNormal(2)}``; see
+        :func:`psymech.describe_priors`.
 
     Returns
     -------
@@ -78,7 +82,8 @@ def growth(
     Examples
     --------
     >>> import psymech as psm
-    >>> spec = psm.growth("phq9", shape="log", random={"patient": ["time"], "therapist": ["time"]}, moderators=["severity"])
+    >>> slopes = {"patient": ["time"], "therapist": ["time"]}
+    >>> spec = psm.growth("phq9", shape="log", random=slopes, moderators=["severity"])
     >>> spec.responses[0].labels
     ('Intercept', 'time', 'severity', 'time:severity')
     """
@@ -87,7 +92,9 @@ def growth(
     moderator_names = names_of(moderators, "moderators")
     for name in (outcome, *covariate_names, *moderator_names):
         if name == TIME:
-            raise SpecError("'time' is already in the model through its shape; do not name it as a covariate or moderator.")
+            raise SpecError(
+                "'time' is already in the model through its shape; do not name it as a covariate or moderator."
+            )
     if outcome in (*covariate_names, *moderator_names):
         raise SpecError(f"The outcome {outcome!r} cannot predict itself.")
     both = sorted(set(covariate_names) & set(moderator_names))

@@ -1,4 +1,4 @@
-"""process(): which techniques and common factors go with the outcome, session by session, and for whom?"""
+"""The model builder process: which techniques and common factors go with the outcome, and for whom."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,7 +59,8 @@ def process(
     .. math:: x_{tik} = (x_{tik}-\bar x_{ik}) + (\bar x_{ik}-\bar x_k) + \bar x_k
 
     with one coefficient each: ``x.within`` (sessions of one patient), ``x.patient`` (patients of one therapist) and
-    ``x.therapist`` (therapists). Without therapists in the data the last part is absent and ``x.patient`` is the patient's mean.
+    ``x.therapist`` (therapists). Without therapists in the data the last part is absent and ``x.patient`` is the
+    patient's mean.
 
     .. math:: y_{tik} = x_{tik}'\beta + z_{tik}'u_{ik} + z_{tik}'v_k + e_{tik}
 
@@ -72,23 +73,26 @@ def process(
     covariates
         Columns taken as given (patient or therapist characteristics, or session variables), labelled by their name.
     interactions
-        Pairs such as ``("exposure", "alliance")`` or ``"exposure:alliance"``; a decomposed variable named without a part means
-        its within-patient part: ``exposure.within:alliance.within``. Parts can be named: ``("exposure.within", "reactance")``.
+        Pairs such as ``("exposure", "alliance")`` or ``"exposure:alliance"``; a decomposed variable named without a
+        part means its within-patient part: ``exposure.within:alliance.within``. Parts can be named:
+        ``("exposure.within", "reactance")``.
     slopes
         Terms that vary over the units of a level on top of the intercept, such as
-        ``{"patient": ["alliance"], "therapist": ["alliance.within", "time"]}``. A level of the data that is not named gets its
-        intercept; ``None`` leaves a level out.
+        ``{"patient": ["alliance"], "therapist": ["alliance.within", "time"]}``. A level of the data that is not named
+        gets its intercept; ``None`` leaves a level out.
     lag
-        Sessions by which techniques and common factors precede the outcome, for all or by column. Only the within-patient part
-        is lagged (the other parts do not change over sessions). Lags stop at a patient's first session and at gaps; sessions
-        without a predecessor are left out and counted.
+        Sessions by which techniques and common factors precede the outcome, for all or by column. Only the
+        within-patient part is lagged (the other parts do not change over sessions). Lags stop at a patient's first
+        session and at gaps; sessions without a predecessor are left out and counted.
     autoregressive
-        Add the outcome's own last value, uncentred, as ``<outcome>.lag1``. With few sessions a patient its coefficient is
-        biased either way of centring (Nickell 1981, doi:10.2307/1911408; Hamaker & Grasman 2015, doi:10.3389/fpsyg.2014.01492).
+        Add the outcome's own last value, uncentred, as ``<outcome>.lag1``. With few sessions a patient its
+        coefficient is biased either way of centring (Nickell 1981, doi:10.2307/1911408; Hamaker & Grasman 2015,
+        doi:10.3389/fpsyg.2014.01492).
     time
         Shape of the trend as in :func:`psymech.growth`, or None for none.
     decompose
-        ``"observed"`` splits by observed means, ``"none"`` takes predictors as given, ``"latent"`` is not available yet.
+        ``"observed"`` splits by observed means, ``"none"`` takes predictors as given, ``"latent"`` is not available
+        yet.
     family, residual, correlated, centred, priors
         As in :func:`psymech.growth`.
 
@@ -105,14 +109,19 @@ def process(
 
     References
     ----------
-    Enders & Tofighi (2007), doi:10.1037/1082-989X.12.2.121; Curran & Bauer (2011), doi:10.1146/annurev.psych.093008.100356;
-    Baldwin, Wampold & Imel (2007), doi:10.1037/0022-006X.75.6.842.
+    Enders & Tofighi (2007), doi:10.1037/1082-989X.12.2.121; Curran & Bauer (2011),
+    doi:10.1146/annurev.psych.093008.100356; Baldwin, Wampold & Imel (2007), doi:10.1037/0022-006X.75.6.842.
 
     Examples
     --------
     >>> import psymech as psm
-    >>> spec = psm.process("phq9", techniques=["exposure"], common_factors=["alliance"], interactions=[("exposure", "alliance")],
-    ...                    slopes={"patient": ["alliance"], "therapist": ["alliance"]})
+    >>> spec = psm.process(
+    ...     "phq9",
+    ...     techniques=["exposure"],
+    ...     common_factors=["alliance"],
+    ...     interactions=[("exposure", "alliance")],
+    ...     slopes={"patient": ["alliance"], "therapist": ["alliance"]},
+    ... )
     >>> spec.responses[0].labels[-1]
     'exposure.within:alliance.within'
     """

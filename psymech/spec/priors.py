@@ -1,7 +1,7 @@
 """Prior distributions as values, addressed by the name of the parameter they belong to.
 
-A key names a variable (``"sd_therapist"``, every term) or one of its entries (``"sd_therapist[Intercept]"``, ``"beta[alliance.within]"``).
-The more exact key wins.
+A key names a variable (``"sd_therapist"``, every term) or one of its entries (``"sd_therapist[Intercept]"``,
+``"beta[alliance.within]"``). The more exact key wins.
 """
 
 from collections.abc import Iterable, Mapping
@@ -145,7 +145,8 @@ def check_priors(priors: Mapping[str, Prior] | None) -> tuple[tuple[str, Prior],
         if variable not in _ALLOWED or (key != variable and not key.endswith("]")):
             known = ", ".join(_ALLOWED)
             raise SpecError(
-                f"priors: {key!r} names no parameter. Expected one of {known}, or one entry such as 'beta[time]' or 'sd_therapist[Intercept]'."
+                f"priors: {key!r} names no parameter. Expected one of {known}, "
+                "or one entry such as 'beta[time]' or 'sd_therapist[Intercept]'."
             )
         allowed = _ALLOWED[variable]
         if not isinstance(prior, allowed):
