@@ -1,0 +1,193 @@
+"""Turn the benchmark's JSON into ``docs/benchmarks.md``.
+
+Run: python benchmarks/table.py [benchmarks/results/full.json] [--out docs/benchmarks.md]; ``--out -`` prints.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import designs
+
+HERE = Path(__file__).resolve().parent
+Row = dict[str, Any]
+
+INTRODUCTION = """# Benchmarks
+
+Made by `make bench` and `python benchmarks/table.py`; do not edit by hand. Every case ran in a process of its own, one
+after the other, on the same table: an intercept and three slopes, correlated, at both levels, as simulated by
+`benchmarks/designs.py`.
+
+- Compile: from the built model to the first draw, caches as they were. Draw: warm-up, draws, and drawing the effects.
+- ESS: the smallest effective sample size, bulk or tail, over SDs, fixed effects, therapist effects and the residual SD.
+- CPU: of drawing, all cores together. Memory: the largest process's peak.
+- A case that was not finished in time, or whose program is not installed, says so. A figure with R-hat above 1.01
+  belongs to chains that had not mixed, and its ESS is then no gain.
+"""
+
+
+def number(value: object, digits: int = 3) -> str:
+    """A figure with a few digits, without exponent."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+COLUMNS: tuple[tuple[str, Callable[[Row], object]], ...] = (
+    ("compile s", lambda f: f["compile_seconds"]),
+    ("draw s", lambda f: f["sampling_seconds"] + f["recover_seconds"]),
+    ("CPU s", lambda f: f["cpu_seconds"]),
+    ("ESS", lambda f: f["min_ess"]),
+    ("ESS per s", lambda f: f["min_ess_per_second"]),
+    ("ESS per CPU s", lambda f: f["min_ess_per_cpu_second"]),
+    ("R-hat", lambda f: f"{f['max_rhat']:.3f}"),
+    ("divergences", lambda f: f["divergences"]),
+    ("memory MiB", lambda f: f["peak_mebibytes"]),
+)
+
+
+def label(case: Row) -> str:
+    """What was measured."""
+    if case["case"] == "hand_written":
+        return "hand-written PyMC model, nutpie"
+    return f"psymech {case['engine']}, {case['sampler']}"
+
+
+def posterior_table(rows: Sequence[Row]) -> str:
+    """One row for each full posterior."""
+    lines = []
+    for row in rows:
+        case, figures = row["case"], row["figures"]
+        if "not_measured" in figures:
+            lines.append([label(case), figures["not_measured"], *[""] * (len(COLUMNS) - 1)])
+        else:
+            lines.append([label(case), *(number(of(figures)) for _, of in COLUMNS)])
+    return markdown(["model", *(name for name, _ in COLUMNS)], lines)
+
+
+def lme4_sentence(rows: Sequence[Row]) -> str:
+    """What lme4 took for its REML fit of the same model."""
+    out = []
+    for row in rows:
+        figures = row["figures"]
+        if "not_measured" in figures:
+            out.append(f"lme4's REML fit of the same model: {figures['not_measured']}.")
+            continue
+        state = "" if figures["converged"] else ", not converged by its own checks"
+        state += ", singular" if figures["singular"] else ""
+        out.append(
+            f"lme4 {figures['lme4']} (R {figures['r']}) took {number(figures['wall_seconds'])} s for its REML point "
+            f"estimate of the same model{state}, {number(figures['peak_mebibytes'])} MiB."
+        )
+    return "\n".join(out)
+
+
+def by_size(rows: Sequence[Row]) -> list[str]:
+    """A section for each size of table."""
+    sections = []
+    for name, size in designs.SIZES.items():
+        mine = [row for row in rows if row["case"].get("size") == name]
+        if not mine:
+            continue
+        sessions = size.therapists * size.patients * size.sessions
+        title = f"{size.therapists} therapists x {size.patients} patients x {size.sessions} sessions"
+        parts = [f"## {title} ({sessions:,} rows)"]
+        full = [row for row in mine if row["case"]["case"] != "lme4"]
+        if full:
+            case = full[0]["case"]
+            parts.append(f"{case['chains']} chains, {case['tune']} warm-up and {case['draws']} kept draws each.")
+            parts.append(posterior_table(full))
+        point = [row for row in mine if row["case"]["case"] == "lme4"]
+        parts += [lme4_sentence(point)] if point else []
+        sections.append("\n\n".join(parts))
+    return sections
+
+
+def growth_section(rows: Sequence[Row]) -> list[str]:
+    """Time per gradient as sessions per patient grow."""
+    mine = [row["figures"] for row in rows if row["case"]["case"] == "growth_of_cost"]
+    if not mine:
+        return []
+    figures = mine[0]
+    if "not_measured" in figures:
+        return [f"## Sessions per patient\n\n{figures['not_measured']}"]
+    table = markdown(
+        ["sessions per patient", "microseconds"],
+        [[sessions, number(us)] for sessions, us in figures["microseconds"].items()],
+    )
+    text = (
+        f"CPU time of one log posterior and gradient of the collapsed engine, {figures['patients']} patients, median "
+        f"of {figures['calls']} calls, the call from Python included. The sessions enter through cross-products."
+    )
+    return [f"## Sessions per patient\n\n{text}\n\n{table}"]
+
+
+def startup_section(rows: Sequence[Row]) -> list[str]:
+    """Seconds until something happens."""
+    mine = [row for row in rows if row["case"]["group"] == "startup" and "not_measured" not in row["figures"]]
+    if not mine:
+        return []
+    imports = [row["figures"] for row in mine if row["case"]["case"] == "import"]
+    lines = []
+    if imports:
+        lines.append(["`import psymech`", number(statistics.median(f["import_seconds"] for f in imports))])
+        lines.append(
+            ["first use of `psm.fit` after that", number(statistics.median(f["first_use_seconds"] for f in imports))]
+        )
+    for row in mine:
+        if row["case"]["case"] == "first_fit":
+            what = f"new process to fitted tree, {row['case']['cache']} caches (growth, shipped study)"
+            lines.append([what, number(row["figures"]["from_start_seconds"])])
+    return [f"## Starting up\n\n{markdown(['what', 'seconds'], lines)}"]
+
+
+def page(result: Row) -> str:
+    """The whole page."""
+    machine, versions = result["machine"], result["versions"]
+    measured = (
+        f"Measured on {result['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, load before "
+        f"the run {machine['load_before']}; seed {result['seed']}, at most {result['limit_seconds']:g} s a case. "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + "."
+    )
+    warning = (
+        ["**A quick run on a tiny design: it shows that the benchmark works, and nothing about speed.**"]
+        if result["quick"]
+        else []
+    )
+    rows = result["cases"]
+    return (
+        "\n\n".join(
+            [INTRODUCTION.strip(), measured, *warning, *by_size(rows), *growth_section(rows), *startup_section(rows)]
+        )
+        + "\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, nargs="?", default=HERE / "results" / "full.json")
+    parser.add_argument("--out", default=str(HERE.parent / "docs" / "benchmarks.md"))
+    asked = parser.parse_args()
+    text = page(json.loads(asked.result.read_text(encoding="utf-8")))
+    if asked.out == "-":
+        print(text)
+    else:
+        Path(asked.out).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
