@@ -87,8 +87,8 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
         No row is left that has the earlier session that a lag needs.
     """
     data = newdata if isinstance(newdata, SessionData) else read_sessions(tree, newdata)
-    units = {level: _units(tree, data, level) for level in _levels_named(tree)}
-    units = _parents(tree, data, units)
+    named: dict[Level, NewUnits] = {level: _units(tree, data, level) for level in _levels_named(tree)}
+    units = _parents(tree, data, named)
     entries = _entries(tree, response)
     kept, notes = _kept(data, entries, response)
     columns = _Columns(tree, data, units, _time_basis(tree))
@@ -168,7 +168,7 @@ def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnit
     if names.CONSTANT_DATA not in tree.children or tree.attrs.get(read.ATTR_DATA) == read.DATA_LEFT_OUT:
         return found
     constants = read.constants(tree)
-    order = [level for level in LEVELS if level in found]
+    order: list[Level] = list(found)
     for lower, upper in pairwise(order):
         variable = names.parent_of_unit(lower, upper)
         if upper in data.levels or variable not in constants:

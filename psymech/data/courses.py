@@ -1,0 +1,60 @@
+"""One patient's observed values in the order of sessions: what the detectors of events read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from psymech.data.sessions import SessionData
+from psymech.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Observed values of one patient.
+
+    Attributes
+    ----------
+    patient : id.
+    session, value : float64 (n_observed,), session numbers in order and the values there.
+    recorded : float64 (n_recorded,), numbers of all the patient's sessions, with or without a value.
+    """
+
+    patient: object
+    session: np.ndarray
+    value: np.ndarray
+    recorded: np.ndarray
+
+    def around(self, first: float, last: float) -> np.ndarray:
+        """Return the values of the sessions numbered `first` to `last`."""
+        return self.value[(self.session >= first) & (self.session <= last)]
+
+    def at(self, number: float) -> float:
+        """Return the value at a session number, NaN where none is observed."""
+        found = self.value[self.session == number]
+        return float(found[0]) if found.size else np.nan
+
+    def first_recorded_from(self, number: float) -> float:
+        """Return the first recorded session numbered `number` or more, NaN where the record ends before."""
+        later = self.recorded[self.recorded >= number]
+        return float(later[0]) if later.size else np.nan
+
+
+def courses(data: SessionData, name: str) -> Iterator[Course]:
+    """Yield each patient's course in one variable, in the order of ids; patients without a value are left out."""
+    values = data.values(name)
+    order = np.lexsort((data.session, data.codes["patient"]))
+    ends = np.searchsorted(data.codes["patient"][order], np.arange(data.n_patients + 1))
+    for code, (start, stop) in enumerate(pairwise(ends)):
+        rows = order[start:stop]
+        seen = rows[np.isfinite(values[rows])]
+        if seen.size:
+            yield Course(data.ids["patient"][code], data.session[seen], values[seen], data.session[rows])
+
+
+def positive(value: float, argument: str) -> float:
+    """Return the number; SpecError where it is not finite and above zero."""
+    if isinstance(value, bool) or not np.isfinite(value) or not value > 0:
+        raise SpecError(f"{argument}: expected a number above zero, found {value!r}.")
+    return float(value)
