@@ -40,15 +40,21 @@ def chosen_backend(backend: str | None) -> Backend:
 
 
 def canvas(
-    panels: Sequence[str], *, width: float, height: float, ratios: Sequence[float] | None, backend: str | None
+    panels: Sequence[str],
+    *,
+    width: float,
+    height: float,
+    ratios: Sequence[float] | None,
+    backend: str | None,
+    share_y: bool = True,
 ) -> "PlotCollection":
-    """Return an empty figure of panels side by side that share the y axis; sizes in inches at 100 dots."""
+    """Return an empty figure of panels side by side, by default with one y axis; sizes in inches at 100 dots."""
     from arviz_plots.plot_collection import PlotCollection
 
     name = chosen_backend(backend)
     options: dict[str, Any] = {"figsize": (width * PIXELS_PER_INCH, height * PIXELS_PER_INCH), "figsize_units": "dots"}
     if len(panels) > 1:
-        options |= {"sharey": True, "width_ratios": list(ratios or [1.0] * len(panels))}
+        options |= {"sharey": share_y, "width_ratios": list(ratios or [1.0] * len(panels))}
     if name == "matplotlib":
         options |= {"layout": "constrained", "dpi": PIXELS_PER_INCH}
         options["figsize"], options["figsize_units"] = (width, height), "inches"

@@ -1,5 +1,6 @@
 """Caterpillar of therapists' effects, with ranks and caseload."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -28,6 +29,7 @@ def plot_therapists(
     ci_prob: float | None = None,
     higher_is_better: bool = True,
     labels: bool | None = None,
+    units: Sequence[object] | None = None,
     backend: str | None = None,
 ) -> "PlotCollection":
     """Caterpillar: each therapist's effect with its interval, sorted; beside it the rank with its interval, and
@@ -44,6 +46,8 @@ def plot_therapists(
         As in :func:`summarize_therapists`.
     labels : bool, optional
         Write each unit's id; by default up to 60 units.
+    units : sequence, optional
+        Draw these units only; ranks stay those among all.
     backend : {"matplotlib", "plotly"}, optional
         ArviZ's setting by default.
 
@@ -60,6 +64,9 @@ def plot_therapists(
     table = summarize_therapists(
         tree, term=term, ci_prob=ci_prob, response=response, level=level, higher_is_better=higher_is_better
     ).sort_values("mean", kind="stable")
+    n_all = len(table)  # ranks run over all of them
+    if units is not None:
+        table = table.loc[[label for label in table.index if label in set(units)]]
     n = len(table)
     show = n <= MAX_LABELS if labels is None else labels
     size = max(2.6, 1.5 + 0.24 * n) if show else 8.0
@@ -68,7 +75,7 @@ def plot_therapists(
     )
     percent = f"{100 * interval_prob(ci_prob):g}%"
     _effects(collection, table, ci_prob)
-    _ranks(collection, table)
+    _ranks(collection, table, n_all)
     count = "n_patients" if "n_patients" in table else "n_sessions"
     _caseload(collection, table, count)
 
@@ -81,7 +88,7 @@ def plot_therapists(
         f"{label}: deviation from the average {level}\n[{unit}], mean and {percent} interval",
         _panel(collection, "effect"),
     )
-    module.xlabel(f"rank ({n} = {best} value)\nmean and {percent} interval", _panel(collection, "rank"))
+    module.xlabel(f"rank ({n_all} = {best} value)\nmean and {percent} interval", _panel(collection, "rank"))
     module.xlabel(f"{count[2:]}\n(number)", _panel(collection, "caseload"))
     left = _panel(collection, "effect")
     if show:
@@ -135,14 +142,14 @@ def _effects(collection: "PlotCollection", table: pd.DataFrame, ci_prob: float |
             module.scatter(table["mean"].to_numpy()[mine], at[mine], target, color=dot, size=size)
 
 
-def _ranks(collection: "PlotCollection", table: pd.DataFrame) -> None:
+def _ranks(collection: "PlotCollection", table: pd.DataFrame, n_all: int) -> None:
     module, target = draw.drawing(collection), _panel(collection, "rank")
     width, size = _sizes(len(table))
     at = np.arange(len(table))
     x, y = draw.segments(table["rank_low"].to_numpy(), table["rank_high"].to_numpy(), at)
     draw.keep(collection, "rank_interval", module.line(x, y, target, color=draw.LIGHT, width=width))
     module.scatter(table["expected_rank"].to_numpy(), at, target, color=draw.BLACK, size=size)
-    module.xlim((0.0, len(table) + 1.0), target)
+    module.xlim((0.0, n_all + 1.0), target)
 
 
 def _caseload(collection: "PlotCollection", table: pd.DataFrame, count: str) -> None:
