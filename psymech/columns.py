@@ -79,13 +79,15 @@ _PARTS: Mapping[ResponseLevel, tuple[Part, ...]] = {
 def settle_levels(spec: ModelSpec, data: SessionData) -> ModelSpec:
     """Return the specification with every response at the level at which its column varies.
 
-    Where a response's level is ``"auto"``, parts of variables that do not exist there (the within part of a patient's trait, or of
-    anything in a model of patients' scores), the trend of a score that has one value a unit, and random terms that need them are
-    left out. An interaction keeps the lowest part that exists. Other specifications come back unchanged.
+    Where a response's level is ``"auto"``, parts of variables that do not exist there (the within part of a patient's
+    trait, or of anything in a model of patients' scores), the trend of a score that has one value a unit, and random
+    terms that need them are left out. An interaction keeps the lowest part that exists. Other specifications come
+    back unchanged.
     """
     if all(response.level != "auto" for response in spec.responses):
         return spec
-    kept = tuple(_settled(response, data) for response in spec.responses)
+    traits = _latent_traits(spec, data)
+    kept = tuple(_settled(r, data, traits) for r in spec.responses if traits is None or r.column not in traits)
     many = len(kept) > 1
     labels: dict[Level, set[str]] = {level: set() for level in LEVELS}
     for response in kept:
@@ -103,13 +105,25 @@ def settle_levels(spec: ModelSpec, data: SessionData) -> ModelSpec:
     return replace(spec, responses=kept, random=tuple(blocks), without=tuple(without))
 
 
-def _settled(response: Response, data: SessionData) -> Response:
+def _latent_traits(spec: ModelSpec, data: SessionData) -> frozenset[str] | None:
+    """Treatments of a latent decomposition that are traits of units: they predict instead of being responses."""
+    if spec.decompose != "latent":
+        return None
+    treatments = [column for column, role in spec.roles if role == "treatment"]
+    return frozenset(column for column in treatments if data.varies_at(column) in LEVELS)
+
+
+def _settled(response: Response, data: SessionData, traits: frozenset[str] | None) -> Response:
     level = response.level if response.level != "auto" else data.varies_at(response.column) or "session"
-    terms = tuple(t for t in response.terms if _term_exists(t, response, level, data))
+    terms = tuple(
+        t
+        for t in response.terms
+        if _term_exists(t, level, data) and (traits is None or t.role != "technique" or t.factors[0].column in traits)
+    )
     return replace(response, terms=terms, level=level)
 
 
-def _term_exists(term: Term, response: Response, level: ResponseLevel, data: SessionData) -> bool:
+def _term_exists(term: Term, level: ResponseLevel, data: SessionData) -> bool:
     if level != "session" and any(f.column == TIME for f in term.factors):
         return False
     for factor in term.factors:
