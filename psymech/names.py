@@ -51,6 +51,7 @@ ATTR_TERMS: Final = "psymech_terms"  # JSON: label, role, part and factors of ev
 ATTR_DESIGN: Final = "psymech_design"  # JSON: time basis, categories, nesting
 ATTR_PRIORS: Final = "psymech_priors"  # JSON: the prior of every parameter
 ATTR_PRIOR_NOTES: Final = "psymech_prior_notes"  # JSON: where a prior decides the answer
+ATTR_LIBRARIES: Final = "psymech_libraries"  # JSON: versions of Python and of the libraries that made the fit
 ATTR_ENGINE: Final = "engine"
 ATTR_ENGINE_REASON: Final = "engine_reason"
 ATTR_SEED: Final = "seed"

@@ -15,6 +15,7 @@ from psymech.inference.prior_table import prior_table
 from psymech.inference.run import RunOptions, Sampler, available_cores, run_sampler
 from psymech.inference.stages import Stages
 from psymech.inference.tree import assemble_tree, variable_dims
+from psymech.inference.versions import library_versions
 from psymech.names import LEVELS, Level
 from psymech.priors import prior_notes
 from psymech.spec.model import ModelSpec, one_of
@@ -117,6 +118,7 @@ def sample(
             names.ATTR_SAMPLER: sampler,
             "tune": tune,
             "target_accept": target_accept,
+            names.ATTR_LIBRARIES: json.dumps(library_versions()),
             names.ATTR_PRIORS: prior_table(built.design, built.priors),
             "effects_kept": json.dumps(options.effects),
             names.ATTR_PRIOR_NOTES: json.dumps(prior_notes(built.design)),
