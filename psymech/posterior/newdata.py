@@ -89,9 +89,9 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
     data = newdata if isinstance(newdata, SessionData) else read_sessions(tree, newdata)
     named: dict[Level, NewUnits] = {level: _units(tree, data, level) for level in _levels_named(tree)}
     units = _parents(tree, data, named)
-    entries = _entries(tree, response)
+    entries = read.response_terms(tree, response)
     kept, notes = _kept(data, entries, response)
-    columns = _Columns(tree, data, units, _time_basis(tree))
+    columns = _Columns(tree, data, units, time_basis(tree))
     values = {str(e["label"]): columns.term(e["factors"]) for e in entries}
     _refuse_missing(values, entries, columns, kept)
     order = kept[np.argsort(data.source_row[kept], kind="stable")]
@@ -182,13 +182,6 @@ def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnit
     return found
 
 
-def _entries(tree: xr.DataTree, response: str) -> list[dict[str, Any]]:
-    several = len(read.responses_of(tree)) > 1
-    every = read.json_attr(tree, names.ATTR_TERMS)
-    prefix = response_label(response, "")
-    return [entry for entry in every if not several or str(entry["label"]).startswith(prefix)]
-
-
 def _kept(data: SessionData, entries: Sequence[dict[str, Any]], response: str) -> tuple[np.ndarray, tuple[str, ...]]:
     keep = np.ones(data.n_sessions, dtype=bool)
     for factor in (f for entry in entries for f in entry["factors"] if f["lag"]):
@@ -206,7 +199,8 @@ def _kept(data: SessionData, entries: Sequence[dict[str, Any]], response: str) -
     return np.flatnonzero(keep), (text,) if lost else ()
 
 
-def _time_basis(tree: xr.DataTree) -> TimeBasis | None:
+def time_basis(tree: xr.DataTree) -> TimeBasis | None:
+    """Return the time basis of the fit, None in a model without time."""
     stored = read.json_attr(tree, names.ATTR_DESIGN).get("time_basis")
     return TimeBasis(stored["kind"], float(stored["origin"]), tuple(stored["knots"])) if stored else None
 

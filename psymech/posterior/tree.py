@@ -110,6 +110,14 @@ def terms_of(tree: xr.DataTree) -> tuple[TermInfo, ...]:
     return tuple(_term_info(entry, several) for entry in json_attr(tree, names.ATTR_TERMS))
 
 
+def response_terms(tree: xr.DataTree, response: str) -> list[dict[str, Any]]:
+    """Return the entries of the term table that belong to a response, factors as mappings, in design order."""
+    every = json_attr(tree, names.ATTR_TERMS)
+    if len(responses_of(tree)) == 1:
+        return list(every)
+    return [entry for entry in every if str(entry["label"]).startswith(response_label(response, ""))]
+
+
 def _term_info(entry: dict[str, Any], several: Sequence[str]) -> TermInfo:
     label = str(entry["label"])
     owner = entry.get("response") or next((r for r in several if label.startswith(response_label(r, ""))), None)
