@@ -105,8 +105,9 @@ class Design:
 def make_design(spec: ModelSpec, data: SessionData) -> Design:
     """Turn a specification and a table into arrays.
 
-    Missing outcomes are left out under MAR (their sessions add nothing to the likelihood; the patient stays with the sessions
-    that remain), rows without a lagged predecessor are left out; both are counted in `report`. Missing predictors are refused.
+    Missing outcomes are left out under MAR (their sessions add nothing to the likelihood; the patient stays with the
+    sessions that remain), rows without a lagged predecessor are left out; both are counted in `report`. Missing
+    predictors are refused.
 
     Parameters
     ----------
@@ -155,6 +156,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     order = np.lexsort((response, row))
     X, row, response, y = X[order], row[order], response[order], y[order]
     levels = _levels(spec, data, X, tuple(labels), row, response)
+    _refuse_residuals_across_levels(spec)
     if not levels:
         raise DesignError(
             f"Nothing varies over units: {', '.join(r.column for r in spec.responses)} has one value a unit of the lowest level, "
@@ -231,6 +233,16 @@ def check_design(data: SessionData, spec: ModelSpec | None = None) -> DesignRepo
         if any(f.severity == "error" and f.message in text for f in known):
             return DesignReport(known)
         return DesignReport((*known, Finding("error", "model", "", (), text, "")))
+
+
+def _refuse_residuals_across_levels(spec: ModelSpec) -> None:
+    at = {response.level for response in spec.responses}
+    if spec.residual == "unstructured" and len(at) > 1:
+        where = ", ".join(f"{r.column!r} one value a {r.level}" for r in spec.responses)
+        raise DesignError(
+            "Residuals correlate across responses that are measured together, but these responses are not: "
+            f"{where}. Use residual='iid', or decompose='observed' in a mediation model."
+        )
 
 
 def _refuse_absent_levels(spec: ModelSpec, data: SessionData) -> None:

@@ -21,6 +21,7 @@ AUX: Final = "_aux"  # suffix of the second axis of a correlation matrix
 
 BETA: Final = "beta"  # (term) fixed effects, outcome units per unit of the column
 SIGMA: Final = "sigma"  # () or (response) residual SD, outcome units
+RESIDUAL_CORR: Final = "corr_residual"  # (response, response_aux) residual correlations within a session
 PHI: Final = "phi"  # () or (response) lag-one residual autocorrelation
 NU: Final = "nu"  # () degrees of freedom of Student residuals
 CUTPOINTS: Final = "cutpoints"  # (threshold) thresholds of an ordinal outcome, latent logit scale

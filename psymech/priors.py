@@ -50,6 +50,7 @@ class ChosenPriors:
     phi: SymmetricBeta | None
     nu: Gamma | None
     cutpoints: Normal | None
+    residual_corr: LKJ | None = None
 
 
 def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
@@ -102,6 +103,7 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
         phi=phi if design.residual == "ar1" and isinstance(phi, SymmetricBeta) else None,
         nu=nu if design.family == "student" and isinstance(nu, Gamma) else None,
         cutpoints=cutpoints if design.family == "ordinal" and isinstance(cutpoints, Normal) else None,
+        residual_corr=_lkj(lookup(spec.priors, names.RESIDUAL_CORR)) if design.residual == "unstructured" else None,
     )
 
 
@@ -119,7 +121,7 @@ def _refuse_unknown(spec: ModelSpec, design: Design) -> None:
     for level in design.levels:
         entries[names.sd(level.level)] = set(level.terms)
         entries[names.corr(level.level)] = set()
-    entries |= {names.PHI: set(), names.NU: set(), names.CUTPOINTS: set()}
+    entries |= {names.PHI: set(), names.NU: set(), names.CUTPOINTS: set(), names.RESIDUAL_CORR: set()}
     for key, _ in spec.priors:
         variable = variable_of(key)
         if variable not in entries:

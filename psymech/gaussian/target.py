@@ -2,7 +2,8 @@
 
 Parameters, in this order: for each level, lowest first, its signed scales ``t`` (q) and, where its terms correlate,
 its canonical partial correlations on the log-odds scale (q (q - 1) / 2, row by row, those fixed at zero left out);
-then the logarithms of the residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. The covariance factor of
+then the logarithms of the residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. Residuals that correlate across responses have signed scales and
+partial correlations like a level, in place of logarithms. The covariance factor of
 a level is ``diag(t) C``. Fixed and random effects are integrated out.
 """
 
@@ -22,7 +23,9 @@ from scipy.special import gammaln
 from psymech.gaussian.blocks import KernelShape, make_layout, pack
 from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.kernels_numba import VERSION, make_kernel
+from psymech.gaussian.patterns import ByPattern
 from psymech.gaussian.residual import AR1, ByGroup, Residual
+from psymech.gaussian.target_patterns import pattern_adjoint, pattern_coefficients
 
 _Lengths = tuple[int, ...]
 Sizes = tuple[tuple[_Lengths, ...], tuple[_Lengths, ...], _Lengths, _Lengths, _Lengths]
@@ -30,7 +33,8 @@ Sizes = tuple[tuple[_Lengths, ...], tuple[_Lengths, ...], _Lengths, _Lengths, _L
 NORMAL, STUDENT, LAPLACE = 0, 1, 2
 
 # numba looks at one file to tell whether compiled code on disk is stale: the text of all files is part of the key.
-CODE_VERSION = VERSION + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+_TEXTS = (Path(__file__), Path(__file__).with_name("target_patterns.py"))
+CODE_VERSION = VERSION + hashlib.sha256(b"".join(path.read_bytes() for path in _TEXTS)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,8 +74,18 @@ class Target:
     q: tuple[int, ...]
     correlated: tuple[bool, ...]
     n_sigma: int
-    autoregressive: bool
+    residual: int  # 0: one SD a group; 1: AR(1); 2 + R: correlated across R responses
     free: tuple[NDArray[np.bool_], ...]  # for each level, which partial correlations are parameters, row by row
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether residuals follow a first-order autoregression."""
+        return self.residual == 1
+
+    @property
+    def correlated_residuals(self) -> bool:
+        """Whether residuals correlate across responses."""
+        return self.residual > 1
 
     def value_and_grad(self, x: FloatArray) -> tuple[float, FloatArray]:
         """Return the log posterior density and its gradient at one point."""
@@ -90,13 +104,15 @@ def make_target(
     phi_a: float,
     beta_prior: tuple[FloatArray, FloatArray],
     zero: Sequence[NDArray[np.bool_] | None] | None = None,
+    residual_eta: float | None = None,
 ) -> Target:
     """Compile the log posterior of a design.
 
     Parameters
     ----------
     cross, residual
-        Cross-products and the residual structure that made them (:class:`ByGroup` or a one-group :class:`AR1`).
+        Cross-products and the residual structure that made them (:class:`ByGroup`, :class:`ByPattern` or a
+        one-group :class:`AR1`).
     scales, eta
         For each level the priors of its scales, and LKJ's eta, or None where its terms do not correlate.
     sigma
@@ -107,16 +123,23 @@ def make_target(
         Mean and precision of the fixed effects.
     zero
         For each level ``(q, q)``: below the diagonal, which partial correlations are fixed at zero.
+    residual_eta
+        LKJ's eta of the residual correlations; used with :class:`ByPattern` only.
     """
     layout = make_layout(cross)
     shape = KernelShape.of(cross, integrate=True)
     q = shape.q
     correlated = tuple(e is not None for e in eta)
-    autoregressive = isinstance(residual, AR1)
     alphas = [_alphas(size, e, z) for size, e, z in zip(q, eta, zero or [None] * len(q), strict=True)]
     free = tuple(a[:, 0] > 0 for a in alphas)
     counts, gaps, steps = _residual_tables(residual)
-    sizes = make_sizes(q, correlated, shape.m, shape.n_coef, autoregressive=autoregressive)
+    kind, n_sigma, n_residual = int(isinstance(residual, AR1)), int(counts.size), int(counts.size)
+    last = np.array([phi_a, gammaln(2 * phi_a) - 2 * gammaln(phi_a)])
+    if isinstance(residual, ByPattern):
+        n_sigma = residual.n_responses
+        kind, last = 2 + n_sigma, _alphas(n_sigma, residual_eta or 1.0, None).ravel()
+        n_residual = n_sigma * (n_sigma + 1) // 2
+    sizes = make_sizes(q, correlated, shape.m, shape.n_coef, residual=kind)
     arguments = (
         pack(cross, layout),
         layout.parent_slot,
@@ -130,10 +153,10 @@ def make_target(
         counts,
         gaps,
         steps,
-        np.array([phi_a, gammaln(2 * phi_a) - 2 * gammaln(phi_a)]),
+        last,
     )
-    n = sum(size + int(f.sum()) for size, f in zip(q, free, strict=True)) + counts.size + int(autoregressive)
-    return Target(sizes, arguments, n, q, correlated, int(counts.size), autoregressive, free)
+    n = sum(size + int(f.sum()) for size, f in zip(q, free, strict=True)) + n_residual + int(kind == 1)
+    return Target(sizes, arguments, n, q, correlated, n_sigma, kind, free)
 
 
 def _alphas(q: int, eta: float | None, zero: NDArray[np.bool_] | None) -> FloatArray:
@@ -153,6 +176,8 @@ def _alphas(q: int, eta: float | None, zero: NDArray[np.bool_] | None) -> FloatA
 def _residual_tables(residual: Residual) -> tuple[FloatArray, FloatArray, FloatArray]:
     if isinstance(residual, ByGroup):
         return np.bincount(residual.group).astype(float), np.zeros(0), np.zeros(0)
+    if isinstance(residual, ByPattern):
+        return residual.counts, residual.masks.astype(float).ravel(), np.zeros(0)
     assert isinstance(residual, AR1) and residual.n_groups == 1
     gaps, counts = np.unique(residual.steps()[2], return_counts=True)
     return np.array([float(residual.group.size)]), gaps, counts.astype(float)
@@ -235,11 +260,17 @@ def _pull_back(x, start, q, correlated, alphas, C, L_bar, grad):
 
 
 @njit(nogil=True, error_model="numpy")
-def _residual(x, k, sigma_priors, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad):
+def _residual(x, k, sigma_priors, counts, gaps, steps, phi_prior, kind, coefs, d_phi, grad):
     """Fill the coefficients; return the priors' log density and log|R|. ``d_phi`` is d coefs / d logit, its last
     entry log|R|'s.
     """
     log_density, log_det = 0.0, 0.0
+    if kind > 1:
+        R = kind - 2
+        L, C = np.zeros((R, R)), np.zeros((R, R))
+        alphas = phi_prior.reshape((R * (R - 1) // 2, 2))
+        log_density, _ = _unpack_level(x, k, R, True, sigma_priors, alphas, L, C, grad)
+        return log_density, pattern_coefficients(L, counts, gaps, coefs)
     n_sigma = counts.size
     for g in range(n_sigma):
         sigma = np.exp(x[k + g])
@@ -248,7 +279,7 @@ def _residual(x, k, sigma_priors, counts, gaps, steps, phi_prior, autoregressive
         grad[k + g] = slope * sigma + 1.0
         log_det += 2.0 * counts[g] * x[k + g]
         coefs[g] = np.exp(-2.0 * x[k + g])
-    if autoregressive:
+    if kind == 1:
         y = x[k + n_sigma]
         phi = np.tanh(0.5 * y)
         log_quarter = -abs(y) - 2 * np.log1p(np.exp(-abs(y)))
@@ -270,9 +301,16 @@ def _residual(x, k, sigma_priors, counts, gaps, steps, phi_prior, autoregressive
 
 
 @njit(nogil=True, error_model="numpy")
-def _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad):
+def _residual_back(x, k, sigma_priors, counts, gaps, phi_prior, kind, coefs, coef_bar, d_phi, grad):
     n_sigma = counts.size
-    if autoregressive:
+    if kind > 1:
+        R = kind - 2
+        L, C, L_bar = np.zeros((R, R)), np.zeros((R, R)), np.zeros((R, R))
+        alphas = phi_prior.reshape((R * (R - 1) // 2, 2))
+        _unpack_level(x, k, R, True, sigma_priors, alphas, L, C, np.zeros(grad.size))
+        pattern_adjoint(L, counts, gaps, coef_bar, L_bar)
+        _pull_back(x, k, R, True, alphas, C, L_bar, grad)
+    elif kind == 1:
         for index in range(coefs.size):
             grad[k] += -2.0 * coefs[index] * coef_bar[index]
             grad[k + 1] += coef_bar[index] * d_phi[index]
@@ -283,12 +321,12 @@ def _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad):
             grad[k + g] += -2.0 * coefs[g] * coef_bar[g] - counts[g]
 
 
-def make_sizes(q: tuple[int, ...], correlated: tuple[bool, ...], m: int, n_coef: int, *, autoregressive: bool) -> Sizes:
+def make_sizes(q: tuple[int, ...], correlated: tuple[bool, ...], m: int, n_coef: int, *, residual: int) -> Sizes:
     """Encode sizes as lengths of tuples, which are part of a type: compiled code can then be found on disk by its
     types.
     """
     flags = tuple((0,) * int(c) for c in correlated)
-    return (tuple((0,) * size for size in q), flags, (0,) * m, (0,) * n_coef, (0,) * int(autoregressive))
+    return (tuple((0,) * size for size in q), flags, (0,) * m, (0,) * n_coef, (0,) * residual)
 
 
 def log_posterior(
@@ -303,9 +341,9 @@ def _compiled_log_posterior(
     sizes, x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
 ):
     q, correlated = tuple(len(t) for t in sizes[0]), tuple(len(t) == 1 for t in sizes[1])
-    m, n_coef, autoregressive = len(sizes[2]), len(sizes[3]), len(sizes[4]) == 1
+    m, n_coef, kind = len(sizes[2]), len(sizes[3]), len(sizes[4])
     kernel = make_kernel(KernelShape(q, m, 0, n_coef, True))  # the number of fixed effects is no constant of the code
-    return (_one, _two, _three)[len(q) - 1](kernel, q, correlated, n_coef, autoregressive)
+    return (_one, _two, _three)[len(q) - 1](kernel, q, correlated, n_coef, kind)
 
 
 @cache
@@ -337,7 +375,7 @@ def _python_face(sizes: Sizes, version: str) -> Callable[..., float]:
     return target
 
 
-def _one(kernel, q, correlated, n_coef, autoregressive):
+def _one(kernel, q, correlated, n_coef, kind):
     (q0,), (c0,) = q, correlated
 
     def target(
@@ -346,16 +384,16 @@ def _one(kernel, q, correlated, n_coef, autoregressive):
         L0, C0 = np.zeros((q0, q0)), np.zeros((q0, q0))
         lp, k = _unpack_level(x, 0, q0, c0, scales[0], alphas[0], L0, C0, grad)
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
-        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
+        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, kind, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0,), log_det, mean, precision)
         _pull_back(x, 0, q0, c0, alphas[0], C0, bars[0], grad)
-        _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
+        _residual_back(x, k, sigma, counts, gaps, phi_prior, kind, coefs, coef_bar, d_phi, grad)
         return value + lp + more
 
     return target
 
 
-def _two(kernel, q, correlated, n_coef, autoregressive):
+def _two(kernel, q, correlated, n_coef, kind):
     (q0, q1), (c0, c1) = q, correlated
 
     def target(
@@ -365,17 +403,17 @@ def _two(kernel, q, correlated, n_coef, autoregressive):
         lp, k1 = _unpack_level(x, 0, q0, c0, scales[0], alphas[0], L0, C0, grad)
         lp1, k = _unpack_level(x, k1, q1, c1, scales[1], alphas[1], L1, C1, grad)
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
-        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
+        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, kind, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0, L1), log_det, mean, precision)
         _pull_back(x, 0, q0, c0, alphas[0], C0, bars[0], grad)
         _pull_back(x, k1, q1, c1, alphas[1], C1, bars[1], grad)
-        _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
+        _residual_back(x, k, sigma, counts, gaps, phi_prior, kind, coefs, coef_bar, d_phi, grad)
         return value + lp + lp1 + more
 
     return target
 
 
-def _three(kernel, q, correlated, n_coef, autoregressive):
+def _three(kernel, q, correlated, n_coef, kind):
     (q0, q1, q2), (c0, c1, c2) = q, correlated
 
     def target(
@@ -387,12 +425,12 @@ def _three(kernel, q, correlated, n_coef, autoregressive):
         lp1, k2 = _unpack_level(x, k1, q1, c1, scales[1], alphas[1], L1, C1, grad)
         lp2, k = _unpack_level(x, k2, q2, c2, scales[2], alphas[2], L2, C2, grad)
         coefs, d_phi = np.zeros(n_coef), np.zeros(n_coef + 1)
-        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, autoregressive, coefs, d_phi, grad)
+        more, log_det = _residual(x, k, sigma, counts, gaps, steps, phi_prior, kind, coefs, d_phi, grad)
         value, coef_bar, bars, _ = kernel(S, parents, maps, n_obs, coefs, (L0, L1, L2), log_det, mean, precision)
         _pull_back(x, 0, q0, c0, alphas[0], C0, bars[0], grad)
         _pull_back(x, k1, q1, c1, alphas[1], C1, bars[1], grad)
         _pull_back(x, k2, q2, c2, alphas[2], C2, bars[2], grad)
-        _residual_back(k, counts, autoregressive, coefs, coef_bar, d_phi, grad)
+        _residual_back(x, k, sigma, counts, gaps, phi_prior, kind, coefs, coef_bar, d_phi, grad)
         return value + lp + lp1 + lp2 + more
 
     return target

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from psymech.columns import settle_levels
 from psymech.data.sessions import SessionData
 from psymech.design import Design, make_design
-from psymech.errors import DesignWarning, NotCollapsibleError
+from psymech.errors import DesignWarning, NotCollapsibleError, SpecError
 from psymech.priors import ChosenPriors, choose_priors
 from psymech.spec.model import ModelSpec, one_of
 
@@ -25,7 +25,8 @@ class BuiltModel:
 
     Attributes
     ----------
-    model : the PyMC model; extend it or sample it with ``pm.sample`` as you like. Made when first asked for: the collapsed engine
+    model : the PyMC model; extend it or sample it with ``pm.sample`` as you like. Made when first asked for: the
+    collapsed engine
         samples without it, and need not wait for PyMC.
     engine : "explicit" or "collapsed"; reason : why, in words.
     """
@@ -61,8 +62,8 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
     data
         The checked table.
     engine
-        ``"explicit"`` makes every random effect a variable; ``"collapsed"`` integrates random and fixed effects out exactly
-        (Gaussian responses, nested levels); ``"auto"`` takes the collapsed engine wherever it is exact.
+        ``"explicit"`` makes every random effect a variable; ``"collapsed"`` integrates random and fixed effects out
+        exactly (Gaussian responses, nested levels); ``"auto"`` takes the collapsed engine wherever it is exact.
 
     Returns
     -------
@@ -95,6 +96,8 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
         raise NotCollapsibleError(
             f"The collapsed engine is not exact here: {obstacle} Use engine='explicit' or 'auto'."
         )
+    if engine == "explicit" and design.residual == "unstructured":
+        raise SpecError("The explicit engine has no residuals that correlate across responses. Use engine='auto'.")
     if engine == "explicit" or obstacle:
         return BuiltModel(spec, design, priors, "explicit", obstacle or "asked for")
     reason = "asked for" if engine == "collapsed" else "exact here: Gaussian responses and nested levels."

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from psymech.design import Design
 from psymech.gaussian.cross import CrossProducts, cross_products
+from psymech.gaussian.patterns import ByPattern, by_pattern
 from psymech.gaussian.residual import AR1, ByGroup, Residual, ar1
 from psymech.priors import ChosenPriors, uncentring
 from psymech.spec.priors import Normal
@@ -63,8 +64,12 @@ def make_crossing(design: Design, priors: ChosenPriors) -> Crossing:
     return Crossing(columns, cross, residual, order, unit, _beta_prior(design, priors))
 
 
-def residual_structure(design: Design) -> ByGroup | AR1:
-    """Return the residual structure: one SD a response, or a first-order autoregression within patients."""
+def residual_structure(design: Design) -> ByGroup | ByPattern | AR1:
+    """Return the residual structure: one SD a response, a covariance across the responses of a session, or a first-order
+    autoregression within patients.
+    """
+    if design.residual == "unstructured":
+        return by_pattern(design.row, design.response)
     if design.residual == "ar1":
         return ar1(design.session, _series(design))
     return ByGroup(design.response)
@@ -96,9 +101,7 @@ def _sorted_units(design: Design) -> tuple[tuple[NDArray[np.int64], ...], tuple[
     return tuple(order), tuple(places)
 
 
-def _beta_prior(
-    design: Design, priors: ChosenPriors
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _beta_prior(design: Design, priors: ChosenPriors) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     if not all(isinstance(p, Normal) for p in priors.beta):
         return None
     to_zero = uncentring(design, priors)

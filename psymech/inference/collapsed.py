@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from psymech import names
 from psymech.design import Design
 from psymech.gaussian.recover_numba import recover
+from psymech.gaussian.patterns import ByPattern
 from psymech.gaussian.residual import AR1
 from psymech.gaussian.target import LAPLACE, NORMAL, STUDENT, ScalePriors, Target, make_target
 from psymech.graph.build import BuiltModel
@@ -31,7 +32,7 @@ def sample_collapsed(built: BuiltModel, sampler: Sampler, options: RunOptions, s
         if sampler in ("numpyro", "blackjax"):
             import psymech.graph.ops_jax  # noqa: F401 - registers the operators with JAX
         keep = [n for level in design.levels for n in (names.sd(level.level), names.corr(level.level))]
-        values, stats = run_sampler(built.model, sampler, options, stages, [*keep, names.SIGMA, names.PHI, names.BETA])
+        values, stats = run_sampler(built.model, sampler, options, stages, [*keep, names.SIGMA, names.RESIDUAL_CORR, names.PHI, names.BETA])
     with stages.stage("recover", "drawing fixed and random effects given the variance parameters"):
         values |= recover_effects(design, crossing, values, seed=options.seed, keep=options.effects)
     return values, stats
@@ -62,6 +63,7 @@ def design_target(design: Design, priors: ChosenPriors, crossing: Crossing) -> T
         phi_a=priors.phi.a if priors.phi is not None else 1.0,
         beta_prior=crossing.beta_prior,
         zero=[level.zero for level in design.levels],
+        residual_eta=None if priors.residual_corr is None else priors.residual_corr.eta,
     )
 
 
@@ -94,6 +96,9 @@ def starting_points(target: Target, design: Design, priors: ChosenPriors) -> Cal
     for r in range(target.n_sigma):
         center.append(float(np.log(design.y[design.response == r].std() * 0.7)))
         spread.append(0.2)
+    if target.correlated_residuals:
+        center += [0.0] * (target.n - len(center))
+        spread += [0.5] * (target.n - len(spread))
     if target.autoregressive:
         center.append(0.0)
         spread.append(0.5)
@@ -110,6 +115,8 @@ def _scale_mask(target: Target) -> NDArray[np.bool_]:
     mask = []
     for size, free in zip(target.q, target.free, strict=True):
         mask += [True] * size + [False] * int(free.sum())
+    if target.correlated_residuals:
+        mask += [True] * target.n_sigma
     return np.array(mask + [False] * (target.n - len(mask)))
 
 
@@ -118,26 +125,36 @@ def unpack(design: Design, target: Target, points: NDArray[np.float64]) -> Array
     values: Arrays = {}
     k = 0
     for level, q, free in zip(design.levels, target.q, target.free, strict=True):
-        scales = points[..., k : k + q]
-        k += q
-        factor = np.zeros((*points.shape[:-1], q, q))
-        rest = np.ones((*points.shape[:-1], q))
-        pairs = zip(*np.tril_indices(q, -1), strict=True) if free.size else ()
-        for (i, j), is_free in zip(pairs, free, strict=True):
-            if is_free:
-                r = np.tanh(0.5 * points[..., k])
-                factor[..., i, j] = r * np.sqrt(rest[..., i])
-                rest[..., i] *= 1.0 / np.cosh(0.5 * points[..., k]) ** 2
-                k += 1
-        factor[..., np.arange(q), np.arange(q)] = np.sqrt(rest)
-        sign = np.sign(scales)
-        values[names.sd(level.level)] = np.abs(scales)
-        values[names.corr(level.level)] = np.einsum("...ia,...ja,...i,...j->...ij", factor, factor, sign, sign)
-    sigma = np.exp(points[..., k : k + target.n_sigma])
-    values[names.SIGMA] = sigma[..., 0] if target.n_sigma == 1 else sigma
+        sd, corr = _sd_and_corr(points[..., k : k + q], points[..., k + q :], free)
+        values[names.sd(level.level)], values[names.corr(level.level)] = sd, corr
+        k += q + int(free.sum())
+    n = target.n_sigma
+    if target.correlated_residuals:
+        free = np.ones(n * (n - 1) // 2, dtype=bool)
+        sd, corr = _sd_and_corr(points[..., k : k + n], points[..., k + n :], free)
+        return values | {names.SIGMA: sd, names.RESIDUAL_CORR: corr}
+    sigma = np.exp(points[..., k : k + n])
+    values[names.SIGMA] = sigma[..., 0] if n == 1 else sigma
     if target.autoregressive:
-        values[names.PHI] = np.tanh(0.5 * points[..., k + target.n_sigma])
+        values[names.PHI] = np.tanh(0.5 * points[..., k + n])
     return values
+
+
+def _sd_and_corr(scales: NDArray, partial: NDArray, free: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
+    """Turn signed scales and the free partial correlations, on the log-odds scale, into SDs and correlations."""
+    q = scales.shape[-1]
+    factor = np.zeros((*scales.shape[:-1], q, q))
+    rest = np.ones(scales.shape)
+    k = 0
+    pairs = zip(*np.tril_indices(q, -1), strict=True) if free.size else ()
+    for (i, j), is_free in zip(pairs, free, strict=True):
+        if is_free:
+            factor[..., i, j] = np.tanh(0.5 * partial[..., k]) * np.sqrt(rest[..., i])
+            rest[..., i] *= 1.0 / np.cosh(0.5 * partial[..., k]) ** 2
+            k += 1
+    factor[..., np.arange(q), np.arange(q)] = np.sqrt(rest)
+    sign = np.sign(scales)
+    return np.abs(scales), np.einsum("...ia,...ja,...i,...j->...ij", factor, factor, sign, sign)
 
 
 def recover_effects(
@@ -153,6 +170,9 @@ def recover_effects(
     if isinstance(crossing.residual, AR1):
         theta = np.column_stack([sigma, values[names.PHI].reshape(n)])
         coefs = _ar1_coefficients(crossing.residual, theta)
+    elif isinstance(crossing.residual, ByPattern):
+        corr = values[names.RESIDUAL_CORR].reshape(n, *[sigma.shape[1]] * 2)
+        coefs = crossing.residual.coefficients(corr * sigma[:, :, None] * sigma[:, None, :])
     else:
         coefs = sigma**-2.0
     factors = []

@@ -37,6 +37,8 @@ def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
         dims[names.SIGMA] = per_response
     if design.residual == "ar1":
         dims[names.PHI] = ()
+    if design.residual == "unstructured":
+        dims[names.RESIDUAL_CORR] = (names.RESPONSE, names.RESPONSE + names.AUX)
     if design.family == "student":
         dims[names.NU] = ()
     if design.family == "ordinal":
@@ -49,6 +51,8 @@ def tree_coords(design: Design) -> dict[str, NDArray]:
     coords: dict[str, NDArray] = {names.TERM: np.array(design.terms, dtype=object)}
     if len(design.responses) > 1:
         coords[names.RESPONSE] = np.array(design.responses, dtype=object)
+        if design.residual == "unstructured":
+            coords[names.RESPONSE + names.AUX] = coords[names.RESPONSE]
     for level in design.levels:
         dim = names.term_dim(level.level)
         coords[level.level] = level.labels

@@ -124,6 +124,7 @@ _ALLOWED: dict[str, tuple[type, ...]] = {
     "corr_patient": (LKJ,),
     "corr_therapist": (LKJ,),
     "corr_clinic": (LKJ,),
+    "corr_residual": (LKJ,),
     "sigma": SCALE_PRIORS,
     "phi": (SymmetricBeta,),
     "nu": (Gamma,),
