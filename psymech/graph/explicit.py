@@ -24,13 +24,16 @@ def coordinates(design: Design) -> dict[str, object]:
     coords: dict[str, object] = {names.TERM: list(design.terms), names.OBS: np.arange(design.n_obs)}
     if len(design.responses) > 1:
         coords[names.RESPONSE] = list(design.responses)
+        coords[names.RESPONSE + names.AUX] = list(design.responses)
     for level in design.levels:
         dim = names.term_dim(level.level)
         coords[level.level] = level.labels
         coords[dim] = list(level.terms)
         coords[dim + names.AUX] = list(level.terms)
     if design.family == "ordinal":
-        coords[names.THRESHOLD] = [f"{a:g}|{b:g}" for a, b in zip(design.categories, design.categories[1:], strict=False)]
+        coords[names.THRESHOLD] = [
+            f"{a:g}|{b:g}" for a, b in zip(design.categories, design.categories[1:], strict=False)
+        ]
     return coords
 
 
@@ -38,8 +41,8 @@ def parametrisation(design: Design, level: LevelDesign) -> Parametrisation:
     """Choose how a level's effects are sampled.
 
     Effects that the data pin down well mix best centred, others non-centred (Papaspiliopoulos, Roberts & Sköld 2007,
-    doi:10.1214/088342307000000014). The measure is the lowest reliability among the level's terms that is typical of its units,
-    with effects as large as a tenth of the outcome's variance: n s_z^2 tau^2 / (n s_z^2 tau^2 + sigma^2).
+    doi:10.1214/088342307000000014). The measure is the lowest reliability among the level's terms that is typical of
+    its units, with effects as large as a tenth of the outcome's variance: n s_z^2 tau^2 / (n s_z^2 tau^2 + sigma^2).
     """
     if level.centred is not None:
         return "centred" if level.centred else "non-centred"
@@ -103,7 +106,9 @@ def _likelihood(design: Design, priors: ChosenPriors, eta: TensorVariable) -> No
         case "ordinal":
             assert priors.cutpoints is not None
             cut = ordered_cutpoints(priors.cutpoints, len(design.categories) - 1)
-            pm.OrderedLogistic("y", eta=eta, cutpoints=cut, observed=design.y.astype(np.int64), dims=dims, compute_p=False)
+            pm.OrderedLogistic(
+                "y", eta=eta, cutpoints=cut, observed=design.y.astype(np.int64), dims=dims, compute_p=False
+            )
 
 
 def _ordered_log_density(value, mean, sd):
