@@ -150,8 +150,7 @@ def contrasts(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.contrasts(tree, across="ingredients", ingredients=["exposure.patient", "alliance.patient"])  # doctest:
-    +SKIP
+    >>> psm.contrasts(tree, across="ingredients")  # doctest: +SKIP
     """
     one_of(across, get_args(Across), "across")
     effect = standardized_effects(

@@ -58,7 +58,9 @@ def pool_effects(draws: Floats, *, seed: int) -> Pooled:
     flat = draws.reshape(n, -1)
     estimate = flat.mean(axis=0)
     covariance = np.atleast_2d(np.cov(flat, rowvar=False))
-    shared: Floats = np.kron(np.ones((n_responses, n_responses)), np.eye(n_ingredients)) * MEAN_SD**2
+    shared = (
+        np.asarray(np.kron(np.ones((n_responses, n_responses)), np.eye(n_ingredients)), dtype=np.float64) * MEAN_SD**2
+    )
     width = SPREAD_SD * GRID_END / GRID
     grid = width * (np.arange(GRID) + 0.5)
     log_density = np.array([_log_marginal(estimate, covariance, shared, tau) for tau in grid])
