@@ -24,11 +24,13 @@ def model(design: Design, priors: ChosenPriors) -> pm.Model:
         mu = design.X @ beta
         for level in design.levels:
             name, q = level.level, len(level.terms)
+            # Scales multiply the factor: an array inside sd_dist makes nutpie's starting point fail.
             scale = np.array([p.sd for p in priors.sd[name] if isinstance(p, HalfNormal)])
-            chol, _, sds = pm.LKJCholeskyCov(
-                f"chol_{name}", n=q, eta=priors.corr[name].eta, sd_dist=pm.HalfNormal.dist(scale, shape=q)
+            unit, _, sds = pm.LKJCholeskyCov(
+                f"chol_{name}", n=q, eta=priors.corr[name].eta, sd_dist=pm.HalfNormal.dist(1.0)
             )
-            pm.Deterministic(f"sd_{name}", sds, dims=f"{name}_term")
+            chol = scale[:, None] * unit
+            pm.Deterministic(f"sd_{name}", scale * sds, dims=f"{name}_term")
             z = pm.Normal(f"z_{name}", 0, 1, dims=(name, f"{name}_term"))
             u = pm.Deterministic(f"u_{name}", z @ chol.T, dims=(name, f"{name}_term"))
             mu = mu + (level.Z * u[level.code]).sum(axis=-1)
