@@ -55,7 +55,7 @@ def outcomes(
     time: TimeKind | TimeShape | None = "linear",
     decompose: Decompose = "observed",
     family: Family = "gaussian",
-    residual: ResidualKind = "iid",
+    residual: ResidualKind | None = None,
     correlated: bool | Mapping[Level, bool] = True,
     priors: Mapping[str, Prior] | None = None,
 ) -> ModelSpec:
@@ -105,9 +105,10 @@ def outcomes(
     family, correlated, priors
         As in :func:`psymech.growth`.
     residual
-        ``"iid"``: residuals of one patient's (or one session's) outcomes are independent given all effects.
-        ``"unstructured"``: they correlate freely; every patient (or session) then needs all outcomes.
-
+        ``"unstructured"``: the residuals of one patient's (or one session's) outcomes correlate freely; outcomes may be
+        missing. ``"iid"``: they are independent given all effects. By default unstructured where it can be: two or more
+        Gaussian outcomes at one level. A score after treatment and an outcome of sessions then share the therapist
+        only. 
     Returns
     -------
     ModelSpec
@@ -171,7 +172,7 @@ def outcomes(
         responses=responses,
         random=blocks,
         without=without,
-        residual=residual,
+        residual=residual or _residual(places, family),
         time=form,
         decompose=decompose,
         priors=check_priors(priors),
@@ -224,6 +225,10 @@ def _read_levels(
             raise SpecError(f"level names {name!r}, which is not among the outcomes {', '.join(names)}.")
         one_of(place, PLACES, f"level of {name!r}")
     return {name: given.get(name, "patient") for name in names}
+
+
+def _residual(places: Mapping[str, ResponseLevel], family: Family) -> ResidualKind:
+    return "unstructured" if len(places) > 1 and len(set(places.values())) == 1 and family == "gaussian" else "iid"
 
 
 def _response_column(name: str, place: ResponseLevel, suffixes: tuple[str, str] | None) -> str:

@@ -24,7 +24,9 @@ Floats = NDArray[np.float64]
 
 WITHIN: Final = "within"
 SHARES: Final = ("share", "share_by_level", "share_of_level", "share_explained", "share_predictors")
-LATENT: Final = "ingredient_shares() reads the model's columns; this fit has none stored. Use observed means rather than latent ones."
+LATENT: Final = (
+    "ingredient_shares() reads the columns of the model, and this fit stores none. Use observed means, not latent ones."
+)
 
 _IS: Final = (
     "The share of the differences in the outcome, between sessions, patients and therapists as they occurred in this "

@@ -49,7 +49,7 @@ def study(seed: int, *, therapists: int = 40, patients: int = 10, sessions: int 
 def tree_at(
     spec: ModelSpec, data: psm.SessionData, *, seed: int = 1, draws: int = 50, spread: float = 0.1
 ) -> xr.DataTree:
-    """Return a tree with drawn parameters instead of a posterior's: whatever holds in every draw can be tested on it."""
+    """Return a tree with drawn parameters, no posterior: what holds in every draw can be tested on it."""
     design = make_design(spec, data)
     rng = np.random.default_rng(seed)
     shape = (2, draws)

@@ -118,6 +118,15 @@ def test_random_terms_are_found_in_every_outcome_that_has_them() -> None:
     assert psm.outcomes(["coping"], techniques=["exposure"], random={"therapist": None}).without == ("therapist",)
 
 
+def test_residuals_correlate_where_they_can() -> None:
+    assert psm.outcomes(FIVE, techniques=["exposure"]).residual == "unstructured"
+    assert psm.outcomes(FIVE, techniques=["exposure"], residual="iid").residual == "iid"
+    assert psm.outcomes(["coping"], techniques=["exposure"]).residual == "iid"
+    assert psm.outcomes(FIVE, techniques=["exposure"], family="student").residual == "iid"
+    mixed = psm.outcomes(["coping", "phq9"], techniques=["exposure"], level={"phq9": "session"})
+    assert mixed.residual == "iid"
+
+
 def test_a_specification_survives_json() -> None:
     spec = psm.outcomes(FIVE, techniques=["exposure"], common_factors=["alliance"], interactions=["exposure:alliance"])
     assert from_json(spec.to_json()) == spec

@@ -31,7 +31,7 @@ def entry(label: str, role: str, part: str = "raw") -> dict[str, object]:
 
 
 def tiny() -> xr.DataTree:
-    """Two therapists of two patients of two sessions; every column is +-1 at its own level and sums to zero above it."""
+    """Two therapists of two patients of two sessions; a column is +-1 at its own level and sums to zero above."""
     patient = np.repeat(np.arange(4), 2)
     therapist = np.repeat([0, 1], 4)
     columns = {

@@ -102,19 +102,19 @@ def test_refusals(tree: xr.DataTree) -> None:
         contrasts(tree, across="levels")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="Gaussian or Student"):
         standardized_effects(make_tree(family="bernoulli"))
+    independent = tree.copy()
+    spec = json.loads(tree.attrs[names.ATTR_SPEC]) | {"residual": "iid"}
+    independent.attrs = {**tree.attrs, names.ATTR_SPEC: json.dumps(spec)}
     with pytest.raises(SpecError, match="residuals that correlate over outcomes"):
-        contrasts(tree, pool=True)
+        contrasts(independent, pool=True)
     with pytest.raises(SpecError, match="there is one"):
         standardized_effects(tree, responses=["mood_post"], pool=True)
 
 
 def test_pooled_draws_keep_shape_and_labels(tree: xr.DataTree) -> None:
-    spec = json.loads(tree.attrs[names.ATTR_SPEC]) | {"residual": "unstructured"}
-    other = tree.copy()
-    other.attrs = {**tree.attrs, names.ATTR_SPEC: json.dumps(spec)}
-    raw, pooled = standardized_effects(other), standardized_effects(other, pool=True, seed=3)
+    raw, pooled = standardized_effects(tree), standardized_effects(tree, pool=True, seed=3)
     assert pooled.sizes == raw.sizes and pooled.attrs["pooled"] == 1
-    xr.testing.assert_identical(pooled, standardized_effects(other, pool=True, seed=3))
+    xr.testing.assert_identical(pooled, standardized_effects(tree, pool=True, seed=3))
 
 
 def test_pooling_is_the_normal_posterior_where_the_spread_is_known() -> None:
