@@ -1,14 +1,16 @@
 """Fixed effects and contextual effects, one table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 import pandas as pd
 import xarray as xr
 
 from psymech import names
+from psymech.errors import SpecError
 from psymech.names import SAMPLE_DIMS, TERM
 from psymech.posterior import tree as read
+from psymech.posterior.standardize import Standardize, standard_factors
 from psymech.posterior.summaries import interval, interval_names
 
 DECOMPOSED = ("within", "patient", "therapist")
@@ -37,18 +39,56 @@ def contextual_pairs(tree: xr.DataTree) -> tuple[tuple[str, str], ...]:
     return tuple(pairs())
 
 
-def effect_draws(tree: xr.DataTree) -> xr.DataArray:
-    """Return the draws of the fixed effects and, behind them, of the contextual effects: dims (chain, draw, term)."""
+def effect_draws(
+    tree: xr.DataTree,
+    *,
+    standardize: Standardize = "none",
+    contrasts: Mapping[str, Mapping[str, float]] | None = None,
+) -> xr.DataArray:
+    """Return the draws of the fixed effects and, behind them, of the contextual effects and contrasts.
+
+    Dims (chain, draw, term). Standardised draws have no intercepts and no contextual effects: differences of
+    coefficients in different units mean nothing.
+    """
     beta = read.posterior(tree)[names.BETA].transpose(*SAMPLE_DIMS, TERM)
     beta = beta.assign_coords({TERM: list(read.labels_of(beta, TERM))})
+    if standardize != "none":
+        factors = xr.concat(
+            [standard_factors(tree, how=standardize, response=each) for each in read.responses_of(tree)], dim=TERM
+        )
+        scaled = (beta * factors).transpose(*SAMPLE_DIMS, TERM)
+        defined = scaled.notnull().any(SAMPLE_DIMS).values
+        if not defined.any():
+            raise SpecError(f"standardize={standardize!r}: no fixed effect of this model lives at a single level.")
+        return _with_contrasts(scaled.isel({TERM: defined}), contrasts)
     extra = [
         (read.take(beta, TERM, upper) - read.take(beta, TERM, lower)).expand_dims({TERM: [f"{upper} - {lower}"]})
         for upper, lower in contextual_pairs(tree)
     ]
-    return xr.concat([beta, *extra], dim=TERM).transpose(*SAMPLE_DIMS, TERM) if extra else beta
+    every = xr.concat([beta, *extra], dim=TERM).transpose(*SAMPLE_DIMS, TERM) if extra else beta
+    return _with_contrasts(every, contrasts)
 
 
-def effects(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFrame:
+def _with_contrasts(draws: xr.DataArray, contrasts: Mapping[str, Mapping[str, float]] | None) -> xr.DataArray:
+    known = read.labels_of(draws, TERM)
+    extra = []
+    for name, weights in (contrasts or {}).items():
+        absent = [label for label in weights if label not in known]
+        if absent or not weights or name in known:
+            problem = f"no term {absent[0]!r}" if absent else "no weights" if not weights else "the name of a term"
+            raise SpecError(f"contrasts[{name!r}]: found {problem}; the terms are {', '.join(known)}.")
+        total = sum(float(weight) * read.take(draws, TERM, label) for label, weight in weights.items())
+        extra.append(xr.DataArray(total).expand_dims({TERM: [name]}))
+    return xr.concat([draws, *extra], dim=TERM).transpose(*SAMPLE_DIMS, TERM) if extra else draws
+
+
+def effects(
+    tree: xr.DataTree,
+    *,
+    ci_prob: float | None = None,
+    standardize: Standardize = "none",
+    contrasts: Mapping[str, Mapping[str, float]] | None = None,
+) -> pd.DataFrame:
     r"""Table of the fixed effects, with the contextual effects behind them.
 
     Where a variable enters as :math:`x = (x - \bar x_{ik}) + (\bar x_{ik} - \bar x_k) + \bar x_k` with slopes
@@ -62,13 +102,26 @@ def effects(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFrame:
         A fitted tree.
     ci_prob : float, optional
         Probability of the interval; ArviZ's setting (0.89) by default.
+    standardize : {"none", "x", "total", "level"}
+        Outcome units per SD of the column (``"x"``); SDs of the outcome per SD of the column, with the outcome's
+        total SD (``"total"``) or its SD at the level at which the column lives (``"level"``: within patients, between
+        patients, between therapists). The outcome's SD is the model's, per draw. Intercepts and contextual effects, and
+        with ``"level"`` columns that live at no single level, are left out.
+    contrasts : mapping, optional
+        Weighted sums of terms to put behind the table, such as ``{"technique - alliance": {"exposure.within": 1,
+        "alliance.within": -1}}``; of the standardised effects where `standardize` says so.
 
     Returns
     -------
     DataFrame
         Index ``term``; columns ``mean``, ``sd``, the interval (``eti89_lb``, ``eti89_ub``), ``p_above_zero``,
         ``ess_bulk``, ``ess_tail``, ``r_hat``. Values are in outcome units (log odds for binary and ordinal
-        outcomes) per unit of the column.
+        outcomes) per unit of the column, or standardised.
+
+    Raises
+    ------
+    SpecError
+        A contrast that names no term of the model, or an unknown `standardize`.
 
     References
     ----------
@@ -83,7 +136,7 @@ def effects(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFrame:
     """
     from arviz_stats.sampling_diagnostics import ess, rhat
 
-    draws = effect_draws(tree).rename("effect")
+    draws = effect_draws(tree, standardize=standardize, contrasts=contrasts).rename("effect")
     low, high = interval(draws, ci_prob)
     low_name, high_name = interval_names(ci_prob)
     dims = list(SAMPLE_DIMS)

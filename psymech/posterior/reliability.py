@@ -10,6 +10,7 @@ from psymech.errors import SpecError
 from psymech.names import INTERCEPT, LEVELS, SAMPLE_DIMS
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import rows_for
+from psymech.posterior.information import refuse_uncovered, sampling_variance
 from psymech.posterior.variance import variance_partition
 
 Method = Literal["posterior", "formula"]
@@ -31,11 +32,14 @@ def reliability(
 
     The posterior variance includes what is not known about the average, so lambda stays a little under the
     textbook's value, and may fall below zero where the data say nothing about a therapist. ``method="formula"``,
-    for random intercepts of a Gaussian model with independent residuals, per draw:
+    for a Gaussian model with independent residuals and nested levels, per draw:
 
-    .. math:: \lambda_k = \frac{\sigma_v^2}{\sigma_v^2 + \left[\sum_i (\sigma_u^2 + \sigma^2 / n_{ik})^{-1}\right]^{-1}}
+    .. math:: \lambda_k = \frac{\sigma_v^2}{\sigma_v^2 + V_k}, \qquad
+              V_k = \left[\sum_i (\sigma_u^2 + \sigma^2 / n_{ik})^{-1}\right]^{-1}
 
-    with :math:`n_{ik}` the sessions of patient i of therapist k.
+    for random intercepts, with :math:`n_{ik}` the sessions of patient i of therapist k; with slopes :math:`V_k` is the
+    term's diagonal of :math:`[\sum_i Z_{ik}' (\sigma^2 I + Z_{ik} \Omega_u Z_{ik}')^{-1} Z_{ik}]^{-1}`, the sampling
+    variance of the therapist's own coefficient, and lambda is zero where the sessions do not determine it.
 
     Parameters
     ----------
@@ -76,22 +80,18 @@ def reliability(
 def _by_formula(tree: xr.DataTree, *, term: str, response: str | None, level: str) -> xr.DataArray:
     chosen = read.one_response(tree, response)
     label = read.random_label(tree, level, term, response)
-    below = [
-        each for each in read.levels_of(tree) if LEVELS.index(each) < LEVELS.index(read.require_level(tree, level))
-    ]
-    spec = read.json_attr(tree, names.ATTR_SPEC)
-    blocks = {each: read.labels_of(read.posterior(tree), names.term_dim(each)) for each in [*below, level]}
-    covered = read.family_of(tree, chosen) == "gaussian" and spec.get("residual", "iid") == "iid"
-    if not covered or len(read.responses_of(tree)) > 1 or any(terms != (INTERCEPT,) for terms in blocks.values()):
-        raise SpecError(
-            "method='formula' covers one Gaussian outcome with independent residuals and random intercepts only; "
-            "this model has "
-            f"{'; '.join(f'{each}: {", ".join(terms)}' for each, terms in blocks.items())}. Use method='posterior'."
-        )
+    known = read.require_level(tree, level)
+    refuse_uncovered(tree, chosen)
+    below = [each for each in read.levels_of(tree) if LEVELS.index(each) < LEVELS.index(known)]
+    blocks = {each: read.labels_of(read.posterior(tree), names.term_dim(each)) for each in [*below, known]}
+    effects = read.unit_effects(tree, level=level, term=label)
+    if any(terms != (INTERCEPT,) for terms in blocks.values()):
+        variance = (read.level_sd(tree, level=level, term=label) ** 2).values.ravel()[:, None]
+        noise = sampling_variance(tree, level=known, response=chosen)[..., blocks[known].index(label)]
+        return effects.copy(data=(variance / (variance + noise)).reshape(effects.shape)).rename("reliability")
     variances = {each: (read.level_sd(tree, level=each, term=INTERCEPT) ** 2).values.ravel() for each in blocks}
     information = _information(tree, variances, (read.residual_sd(tree, chosen) ** 2).values.ravel())
     share = variances[level] * information / (variances[level] * information + 1.0)
-    effects = read.unit_effects(tree, level=level, term=label)
     return effects.copy(data=share.T.reshape(effects.shape)).rename("reliability")
 
 

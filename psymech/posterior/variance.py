@@ -13,6 +13,7 @@ from psymech.names import CHAIN, DRAW, INTERCEPT, SAMPLE_DIMS
 from psymech.posterior import tree as read
 
 Per = Literal["session", "patient"]
+Scale = Literal["latent", "response"]
 RESIDUAL: Final = "residual"
 LATENT_VARIANCE: Final = pi**2 / 3  # of the standard logistic distribution
 
@@ -47,6 +48,7 @@ def variance_partition(
     per: Per = "session",
     response: str | None = None,
     sessions: float | None = None,
+    scale: Scale = "latent",
 ) -> xr.Dataset:
     r"""Shares of the variance, per draw, that lie at each level, beyond the fixed effects.
 
@@ -76,6 +78,10 @@ def variance_partition(
         Needed with several responses.
     sessions : float, optional
         Sessions that a patient's outcome is the mean of; with ``per="patient"`` only.
+    scale : {"latent", "response"}
+        For binary and ordinal outcomes: the latent logistic scale, or that of the outcome itself (probabilities,
+        category values; :func:`psymech.posterior.response_scale.response_scale_variances`). Outcomes with an identity
+        link have one scale.
 
     Returns
     -------
@@ -109,13 +115,17 @@ def variance_partition(
         raise SpecError(
             f"sessions: expected a number above zero together with per='patient', found {sessions!r} with per={per!r}."
         )
+    if scale not in get_args(Scale):
+        raise SpecError(f"scale: expected one of {', '.join(get_args(Scale))}, found {scale!r}.")
     chosen = read.one_response(tree, response)
+    if scale == "response" and read.family_of(tree, chosen) not in read.IDENTITY_LINK:
+        return _on_response_scale(tree, chosen, at=at, per=per, sessions=sessions)
     rows = read.rows_of_response(tree, chosen)
     levels = read.levels_of(tree)
     points = _points(tree, at)
     moments = {level: _moments(tree, level, rows, points) for level in levels}
     parts = {level: np.einsum("cdij,pij->cdp", read.covariance(tree, level), moments[level]) for level in levels}
-    residual, scale = residual_variance(tree, chosen)
+    residual, named_scale = residual_variance(tree, chosen)
     denominator = " + ".join([*levels[::-1]])
     n_points = next(iter(points.values())).size if points else 1
     if per == "session" or sessions is not None:
@@ -126,8 +136,31 @@ def variance_partition(
         per=per,
         response=chosen,
         denominator=f"{denominator} variance, of one outcome per {per}",
-        scale=scale,
+        scale=named_scale,
         averaged_over="the observed rows" + (f", {', '.join(points)} replaced" if points else ""),
+    )
+
+
+def _on_response_scale(
+    tree: xr.DataTree, response: str, *, at: Mapping[str, Sequence[float]] | None, per: Per, sessions: float | None
+) -> xr.Dataset:
+    from psymech.posterior.response_scale import response_scale_variances
+
+    if at:
+        raise SpecError("at= is not available with scale='response'; take scale='latent'.")
+    family = read.family_of(tree, response)
+    by_level, residual = response_scale_variances(tree, response=response)
+    parts = {level: by_level[level][..., None] for level in read.levels_of(tree)}
+    denominator = " + ".join(by_level)
+    if per == "session" or sessions is not None:
+        parts[RESIDUAL] = residual[..., None] / (1.0 if sessions is None else sessions)
+        denominator += " + residual" + ("" if sessions is None else f" of the mean of {sessions:g} sessions")
+    return _dataset(tree, parts, {}, None).assign_attrs(
+        per=per,
+        response=response,
+        denominator=f"{denominator} variance, of one outcome per {per}",
+        scale=f"outcome ({response}; {'probability' if family == 'bernoulli' else 'categories'})",
+        averaged_over="observed rows, evenly spaced",
     )
 
 

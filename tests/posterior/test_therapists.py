@@ -228,9 +228,9 @@ def test_reliability_by_formula_at_patient_and_clinic_level() -> None:
     assert {"n_therapists", "n_patients"} <= set(summarize_therapists(tree, level="clinic").columns)
 
 
-def test_formula_refuses_slopes(made: xr.DataTree) -> None:
-    with pytest.raises(SpecError, match="random intercepts only"):
-        reliability(made, method="formula")
+def test_formula_refuses_correlated_residuals() -> None:
+    with pytest.raises(SpecError, match="autoregressive"):
+        reliability(make_tree(residual="ar1"), method="formula")
 
 
 def test_minimum_caseload(made: xr.DataTree) -> None:

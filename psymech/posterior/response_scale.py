@@ -1,0 +1,111 @@
+r"""Variance shares of binary and ordinal outcomes on the scale of the outcome itself.
+
+For one row the random part of each level is one normal number with variance :math:`z' \Omega_l z`, so that the
+variances of the expected outcome are integrals in as many dimensions as there are levels.
+"""
+
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import xarray as xr
+from scipy.special import expit
+
+from psymech import names
+from psymech.names import SAMPLE_DIMS, TERM, Level
+from psymech.posterior import tree as read
+
+NODES: Final = 20  # per level: shares are exact to 1e-4 for SDs up to 3 on the logit scale, against 80 nodes
+ROWS: Final = 40  # rows averaged over, evenly spaced
+CHUNK: Final = 2_000_000  # numbers held at once
+
+
+def response_scale_variances(tree: xr.DataTree, *, response: str) -> tuple[dict[Level, np.ndarray], np.ndarray]:
+    r"""Return the variance of the outcome by level and its residual variance, each of shape (chain, draw).
+
+    For a row with fixed part :math:`\mu` and effects :math:`a_l \sim N(0, z'\Omega_l z)`, top level first,
+
+    .. math:: \mathrm{Var}(y) = \sum_l E\big[\mathrm{Var}\big(E[y \mid a_{\ge l}] \mid a_{>l}\big)\big]
+              + E[\mathrm{Var}(y \mid a)]
+
+    by Gauss-Hermite quadrature, averaged over rows. Binary outcomes: :math:`\mathrm{Var}(y \mid a) = p (1 - p)`;
+    ordinal outcomes count with their categories' values.
+
+    References
+    ----------
+    Goldstein, Browne & Rasbash (2002), Understanding Statistics 1, 223-231, whose method B simulates these integrals.
+    https://doi.org/10.1207/S15328031US0104_02
+    """
+    draws = read.posterior(tree)
+    rows = read.rows_of_response(tree, response)
+    rows = rows[np.unique(np.linspace(0, rows.size - 1, ROWS).round().astype(int))]
+    x = read.constants(tree)[names.DESIGN_X].transpose(names.OBS, TERM).values[rows].astype(float)
+    beta = draws[names.BETA].transpose(*SAMPLE_DIMS, TERM).values
+    mean = (beta.reshape(-1, beta.shape[-1]) @ x.T).ravel()  # (samples * rows)
+    levels = list(read.levels_of(tree))[::-1]  # top first
+    sds = []
+    for level in levels:
+        z = read.design_rows(tree, level, rows)
+        omega = read.covariance(tree, level)
+        variance = np.einsum("sij,ni,nj->sn", omega.reshape(-1, *omega.shape[2:]), z, z, optimize=True)
+        sds.append(np.sqrt(np.maximum(variance, 0.0)).ravel())
+    cut = _cutpoints(tree, response, rows.size)
+    values = read.categories_of(tree, response) if cut is not None else np.array([0.0, 1.0])
+    chunk = max(1, CHUNK // NODES ** len(levels))
+    parts = [
+        _integrals(
+            mean[start : start + chunk],
+            [sd[start : start + chunk] for sd in sds],
+            None if cut is None else cut[start : start + chunk],
+            values,
+        )
+        for start in range(0, mean.size, chunk)
+    ]
+    every = np.concatenate(parts, axis=1).reshape(len(levels) + 1, *beta.shape[:2], rows.size).mean(axis=-1)
+    return dict(zip(levels, every[:-1], strict=True)), every[-1]
+
+
+def _cutpoints(tree: xr.DataTree, response: str, n_rows: int) -> np.ndarray | None:
+    if read.family_of(tree, response) != "ordinal":
+        return None
+    cut = read.posterior(tree)[names.CUTPOINTS].transpose(*SAMPLE_DIMS, names.THRESHOLD).values
+    return np.repeat(cut.reshape(-1, cut.shape[-1]), n_rows, axis=0)
+
+
+def _integrals(mean: np.ndarray, sds: list[np.ndarray], cut: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """Return the variance at each level, top first, and the residual variance, shape (levels + 1, points)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    weights = weights / weights.sum()
+    n = len(sds)
+    eta = mean.reshape(-1, *(1,) * n)
+    for position, sd in enumerate(sds):
+        shape = [1] * (n + 1)
+        shape[position + 1] = NODES
+        eta = eta + sd.reshape(-1, *(1,) * n) * nodes.reshape(shape)
+    expected, square = _moments(eta, cut, values)
+    residual = square - expected**2
+    for _ in range(n):
+        residual = residual @ weights
+    variances = []
+    for _ in range(n):  # lowest level first: the last axis
+        inner = expected @ weights
+        spread = (expected**2) @ weights - inner**2
+        for _ in range(spread.ndim - 1):
+            spread = spread @ weights
+        variances.append(spread)
+        expected = inner
+    return np.stack([*variances[::-1], residual])
+
+
+def _moments(eta: np.ndarray, cut: np.ndarray | None, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return E[y] and E[y^2] given the linear predictor."""
+    if cut is None:
+        p = expit(eta)
+        return p, p
+    expected = np.full(eta.shape, values[0])
+    square = np.full(eta.shape, values[0] ** 2)
+    for j, (low, high) in enumerate(pairwise(values)):
+        above = expit(eta - cut[:, j].reshape(-1, *(1,) * (eta.ndim - 1)))
+        expected += (high - low) * above
+        square += (high**2 - low**2) * above
+    return expected, square
