@@ -1,6 +1,6 @@
 """The explicit graph: every random effect is a variable. Works for every family and for crossed levels."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pymc as pm
@@ -116,7 +116,7 @@ def _ordered_log_density(value, mean, sd):
     return pm.logp(pm.Normal.dist(mean, sd), value).sum() + pt.gammaln(k + 1.0)
 
 
-def _ordered_draw(mean, sd, rng=None, size=None):
+def _ordered_draw(mean, sd, rng: Any = None, size=None):
     return np.sort(rng.normal(mean, sd), axis=-1)
 
 

@@ -1,5 +1,7 @@
 """Residuals that remember the last session: AR(1) over session numbers, with gaps."""
 
+from typing import Any
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -19,7 +21,7 @@ def _log_density(value, eta, sd, phi, previous, gap):
     return pm.logp(pm.Normal.dist(mean, sd * pt.sqrt(1 - rho**2)), value).sum()
 
 
-def _draw(eta, sd, phi, previous, gap, rng=None, size=None):
+def _draw(eta, sd, phi, previous, gap, rng: Any = None, size=None):
     error = sd * rng.normal(size=eta.shape)
     rho = np.sign(phi) ** gap * np.abs(phi) ** gap
     position = _positions(previous)
