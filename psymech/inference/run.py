@@ -58,7 +58,10 @@ def run_sampler(
     )
     posterior = tree["posterior"].dataset
     values = {name: posterior[name].transpose("chain", "draw", ...).values for name in wanted}
-    return values, statistics(tree)
+    stats = statistics(tree)
+    if "tree_depth" in stats:  # the samplers on JAX do not say whether they were cut short
+        stats.setdefault("reached_max_treedepth", stats["tree_depth"] >= options.max_treedepth)
+    return values, stats
 
 
 def statistics(tree: xr.DataTree) -> dict[str, NDArray]:
