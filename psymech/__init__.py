@@ -91,6 +91,8 @@ _HOME = {
     "plot_ranks": "plots.ranks",
     "plot_ppc": "plots.ppc",
     "plot_design": "plots.design",
+    "report": "reporting.html",
+    "write_tables": "reporting.tables",
     "check_model": "posterior.model_checks",
     "ModelReport": "posterior.model_report",
     "ModelCheck": "posterior.model_report",
