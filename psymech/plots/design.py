@@ -75,7 +75,7 @@ def without_small(counts: np.ndarray, smallest: int) -> np.ndarray:
     """
     kept = np.where(counts < smallest, 0, counts)
     if int(((counts > 0) & (kept == 0)).sum()) == 1 and (kept > 0).any():
-        kept[np.argmin(np.where(kept > 0, kept, np.iinfo(kept.dtype).max))] = 0
+        kept[np.flatnonzero(kept == kept[kept > 0].min())[-1]] = 0
     return kept
 
 

@@ -69,7 +69,7 @@ def plot_effects(
         raise SpecError(f"scale: expected one of {', '.join(get_args(Scale))}, found {scale!r}.")
     chosen = read.one_response(tree, response)
     low, high = interval_names(ci_prob)
-    table = effects(tree, ci_prob=ci_prob)[["mean", low, high]]
+    table = effects(tree, ci_prob=ci_prob).reindex(columns=["mean", low, high])
     spread = _spread(tree, chosen)
     if scale == "sd":
         table = table.reindex([label for label in table.index if label in spread])

@@ -109,6 +109,8 @@ def _observed(
         share = np.bincount(which, weights=y) / counts
         draw.keep(collection, "observed", module.scatter(distinct, share, target, color=draw.GREY, size=30.0))
         return "observed share at each time", [("observed share", {"color": draw.GREY, "width": 4.0})]
+    if max_patients < 1:
+        return "expected", []
     patients = read.unit_of_obs(tree, "patient")[rows]
     everyone = np.unique(patients)
     shown = everyone[np.unique(np.linspace(0, everyone.size - 1, min(max_patients, everyone.size)).astype(int))]

@@ -1,0 +1,5 @@
+"""``python -m psymech``: the command line."""
+
+from psymech.cli import main
+
+main()
