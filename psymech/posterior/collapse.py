@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from psymech import names
 from psymech.errors import SpecError
 from psymech.gaussian.cross import CrossProducts, cross_products
+from psymech.gaussian.patterns import by_pattern
 from psymech.gaussian.residual import AR1, ByGroup, Residual, ar1
 from psymech.names import Level
 from psymech.posterior import tree as read
@@ -163,7 +164,13 @@ def _residual(tree: xr.DataTree) -> tuple[Residual, Floats]:
     n = data.sizes[names.OBS]
     response = data[names.RESPONSE_OF_OBS].values.astype(np.int64) if len(responses) > 1 else np.zeros(n, np.int64)
     sigma = np.column_stack([read.residual_sd(tree, r).values.ravel() for r in responses])
-    if read.json_attr(tree, names.ATTR_SPEC)["residual"] != "ar1":
+    kind = read.json_attr(tree, names.ATTR_SPEC)["residual"]
+    if kind == "unstructured":
+        draws = read.posterior(tree)[names.RESIDUAL_CORR]
+        corr = draws.transpose(*names.SAMPLE_DIMS, names.RESPONSE, names.RESPONSE + names.AUX).values
+        root = np.linalg.cholesky(corr.reshape(-1, *corr.shape[-2:])) * sigma[:, :, None]
+        return by_pattern(data["row_of_obs"].values, response), root[:, *np.tril_indices(len(responses))]
+    if kind == "iid":
         return ByGroup(response), sigma
     phi = read.posterior(tree)[names.PHI].transpose(*names.SAMPLE_DIMS).values.ravel()
     series = read.unit_of_obs(tree, "patient") * len(responses) + response

@@ -1,6 +1,6 @@
 """Designs for the collapsed engine, its parameters as a textbook reads them, and the dense density of all rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from psymech.graph.crossing import Crossing, make_crossing
 from psymech.inference.collapsed import design_target
 from psymech.models.common import intercept
 from psymech.priors import ChosenPriors, choose_priors
-from psymech.spec.model import Factor, ModelSpec, RandomBlock, Response, Term
+from psymech.spec.model import Factor, ModelSpec, RandomBlock, ResidualKind, Response, Term
 from psymech.spec.priors import Exponential, Prior
 from tests.graph.explicit_designs import LEVELS, SCALE_PRIORS, SLOPES, ragged_study, session_data
 from tests.oracles import correlation_matrix, dense_log_density, logit_beta, scale_log_pdf
@@ -24,7 +24,7 @@ from tests.oracles import correlation_matrix, dense_log_density, logit_beta, sca
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CollapsedCase:
     """A design with its priors, cross-products and compiled log posterior (which compiles when first called)."""
 
@@ -32,6 +32,10 @@ class CollapsedCase:
     priors: ChosenPriors
     crossing: Crossing
     target: Target
+
+    def __repr__(self) -> str:
+        levels = {level.level: level.terms for level in self.design.levels}
+        return f"CollapsedCase({levels}, {self.design.residual}, {self.priors})"
 
     def draw_point(self, rng: np.random.Generator) -> Floats:
         """Scales of both signs around half their spread, partial correlations and logits around zero."""
@@ -41,7 +45,8 @@ class CollapsedCase:
             x[k : k + q] *= np.array(spread)
             k += q + (q * (q - 1) // 2 if correlated else 0)
         sigma = slice(k, k + self.target.n_sigma)
-        x[sigma] = np.log(self.design.y.std()) + 0.3 * x[sigma]
+        if not self.target.correlated_residuals:
+            x[sigma] = np.log(self.design.y.std()) + 0.3 * x[sigma]
         return x
 
 
@@ -53,6 +58,7 @@ class Values:
     sigma: Floats
     phi: float
     prior: float
+    residual_corr: Floats | None = None
 
 
 def scale_spread(prior: Prior) -> float:
@@ -71,21 +77,16 @@ def read_point(case: CollapsedCase, x: Floats) -> Values:
     """Read a point, with the log density of the priors of its values, Jacobians included."""
     k, total, factors = 0, 0.0, []
     for level in case.design.levels:
-        chosen, q = case.priors.sd[level.level], len(level.terms)
-        scales = x[k : k + q]
-        # The density of the signed scale is half that of the SD on either side of zero.
-        total += sum(scale_log_pdf(p, abs(s)) - np.log(2) for p, s in zip(chosen, scales, strict=True))
-        k += q
-        R = np.eye(q)
-        if level.level in case.priors.corr:
-            columns = np.tril_indices(q, -1)[1]
-            shape = case.priors.corr[level.level].eta + (q - 2 - columns) / 2
-            drawn = [logit_beta(a, y) for a, y in zip(shape, x[k : k + len(columns)], strict=True)]
-            R = correlation_matrix(np.array([value for value, _ in drawn]), q)
-            total += sum(density for _, density in drawn)
-            k += len(columns)
+        q, lkj = len(level.terms), case.priors.corr.get(level.level)
+        density, scales, R = read_covariance(x[k:], case.priors.sd[level.level], None if lkj is None else lkj.eta)
+        k += q + (0 if lkj is None else q * (q - 1) // 2)
+        total += density
         factors.append(np.diag(scales) @ np.linalg.cholesky(R))
     n = len(case.priors.sigma)
+    if case.priors.residual_corr is not None:
+        density, scales, R = read_covariance(x[k:], case.priors.sigma, case.priors.residual_corr.eta)
+        signs = np.sign(scales)
+        return Values(tuple(factors), np.abs(scales), 0.0, float(total + density), R * np.outer(signs, signs))
     sigma = np.exp(x[k : k + n])
     total += sum(scale_log_pdf(p, s) + np.log(s) for p, s in zip(case.priors.sigma, sigma, strict=True))
     phi = 0.0
@@ -93,6 +94,20 @@ def read_point(case: CollapsedCase, x: Floats) -> Values:
         phi, density = logit_beta(case.priors.phi.a, x[k + n])
         total += density
     return Values(tuple(factors), sigma, phi, float(total))
+
+
+def read_covariance(x: Floats, priors: Sequence[Prior], eta: float | None) -> tuple[float, Floats, Floats]:
+    """Log prior density, signed scales and correlations of a block of scales followed by partial correlations."""
+    q = len(priors)
+    scales = x[:q]
+    # The density of the signed scale is half that of the SD on either side of zero.
+    density = sum(scale_log_pdf(p, abs(s)) - np.log(2) for p, s in zip(priors, scales, strict=True))
+    if eta is None or q == 1:
+        return float(density), scales, np.eye(q)
+    columns = np.tril_indices(q, -1)[1]
+    drawn = [logit_beta(a, y) for a, y in zip(eta + (q - 2 - columns) / 2, x[q : q + len(columns)], strict=True)]
+    R = correlation_matrix(np.array([value for value, _ in drawn]), q)
+    return float(density + sum(each for _, each in drawn)), scales, R
 
 
 def dense_covariance(design: Design, values: Values) -> Floats:
@@ -105,8 +120,11 @@ def dense_covariance(design: Design, values: Values) -> Floats:
 
 
 def residual_covariance(design: Design, values: Values) -> Floats:
-    """Residuals of one patient's response correlate phi^|s - t|, others not."""
+    """Residuals of one patient's response correlate phi^|s - t|, or those of one session, others not."""
     sd, patient = values.sigma[design.response], design.levels[0].code
+    if values.residual_corr is not None:
+        together = design.row[:, None] == design.row[None, :]
+        return together * np.outer(sd, sd) * values.residual_corr[np.ix_(design.response, design.response)]
     same = (patient[:, None] == patient[None, :]) & (design.response[:, None] == design.response[None, :])
     apart = np.abs(design.session[:, None] - design.session[None, :]).astype(int)
     return same * np.outer(sd, sd) * np.where(apart == 0, 1.0, np.float64(values.phi) ** apart)
@@ -144,7 +162,7 @@ def reference_value_and_grad(case: CollapsedCase, x: Floats) -> tuple[float, Flo
         return value, gradient.coefs, tuple(np.ascontiguousarray(np.tril(f)) for f in gradient.factors), None
 
     build = (target_module._one, target_module._two, target_module._three)[cross.n_levels - 1]
-    function = build(kernel, t.q, t.correlated, cross.n_coef, t.autoregressive)
+    function = build(kernel, t.q, t.correlated, cross.n_coef, t.residual)
     gradient = np.zeros(t.n)
     return float(function(t.sizes, np.ascontiguousarray(x), gradient, *t.arguments)), gradient
 
@@ -195,7 +213,9 @@ def graph_gradient(case: CollapsedCase, gradient: Mapping[str, NDArray]) -> Floa
     return out
 
 
-def two_responses(*, therapists: bool = True, priors: dict[str, Prior] | None = None) -> ModelSpec:
+def two_responses(
+    *, therapists: bool = True, priors: dict[str, Prior] | None = None, residual: ResidualKind = "iid"
+) -> ModelSpec:
     """Outcome and predictor as two responses whose intercepts and slopes correlate over patients."""
 
     def terms() -> tuple[Term, ...]:
@@ -209,6 +229,7 @@ def two_responses(*, therapists: bool = True, priors: dict[str, Prior] | None = 
         kind="process",
         responses=(Response("y", terms()), Response("w", terms())),
         random=blocks if therapists else blocks[:1],
+        residual=residual,
         priors=tuple(sorted((priors or {}).items())),
     )
 
@@ -245,5 +266,6 @@ def collapsed_cases(draw: st.DrawFn) -> CollapsedCase:
         }
         if n_levels == 1:
             kept.pop("sd_therapist", None)
-        spec = two_responses(therapists=n_levels > 1, priors=kept)
+        residual = draw(st.sampled_from(["iid", "unstructured"]))
+        spec = two_responses(therapists=n_levels > 1, priors=kept, residual=residual)
     return make_case(spec, session_data(frame, n_levels))

@@ -79,9 +79,8 @@ def growth_case(*, seed: int = 3) -> CollapsedCase:
 def ar1_clinics_case() -> CollapsedCase:
     spec = psm.growth(
         "y",
-        random={"patient": ["time"]},
+        random={"patient": []},
         residual="ar1",
-        correlated=False,
         priors={
             "sd_clinic": psm.Exponential(0.7),
             "sd_therapist": psm.HalfStudentT(4.0, 1.0),
@@ -104,7 +103,9 @@ def scale_places(case: CollapsedCase) -> NDArray[np.int64]:
     return np.concatenate([place for name, place in named.items() if name.startswith("scale_")]).astype(int)
 
 
-@pytest.fixture(scope="module", params=list(CASES))
+@pytest.fixture(
+    scope="module", params=["growth", "ar1 in clinics", pytest.param("two responses", marks=pytest.mark.slow)]
+)
 def case(request: pytest.FixtureRequest) -> CollapsedCase:
     return CASES[request.param]()
 

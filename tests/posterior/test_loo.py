@@ -54,6 +54,8 @@ def test_rows_left_out_equal_the_dense_conditional(case: CollapsedCase, seed: in
         mean, covariance = case.design.X @ m, covariance + case.design.X @ V @ case.design.X.T
     c = case.crossing
     theta = values.sigma if case.design.residual == "iid" else np.append(values.sigma, values.phi)
+    if values.residual_corr is not None:
+        theta = (np.diag(values.sigma) @ np.linalg.cholesky(values.residual_corr))[np.tril_indices(2)]
     found = leave_row_out(
         c.cross,
         c.columns,
@@ -90,6 +92,7 @@ SPECS = {
     "growth": psm.growth("y", random={"patient": ["time"], "therapist": [], "clinic": None}),
     "ar1 in clinics": psm.growth("y", random={"patient": ["time"], "therapist": ["time"]}, residual="ar1"),
     "two responses": replace(two_responses(), without=("clinic",)),
+    "residuals that correlate": replace(two_responses(residual="unstructured"), without=("clinic",)),
     "heavy-tailed fixed effect": psm.growth(
         "y", random={"patient": [], "clinic": None}, priors={"beta[time]": psm.StudentT(3.0, 0.0, 1.0)}
     ),
@@ -111,7 +114,8 @@ def values_of(tree: xr.DataTree, design: Design, chain: int, draw: int) -> Value
         sd, corr = post[names.sd(level.level)].values, post[names.corr(level.level)].values
         factors.append(np.diag(sd) @ np.linalg.cholesky(corr))
     phi = float(post[names.PHI]) if names.PHI in post else 0.0
-    return Values(tuple(factors), np.atleast_1d(post[names.SIGMA].values), phi, 0.0)
+    residual_corr = post[names.RESIDUAL_CORR].values if names.RESIDUAL_CORR in post else None
+    return Values(tuple(factors), np.atleast_1d(post[names.SIGMA].values), phi, 0.0, residual_corr)
 
 
 @pytest.mark.parametrize("name", list(SPECS))
