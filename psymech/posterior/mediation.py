@@ -380,7 +380,7 @@ def mediation_table(
             if bool(each["indirect"].isnull().all()):
                 continue
             add(level, "indirect", f"{prefix}{mediator}", each["indirect"].transpose(*names.SAMPLE_DIMS).values)
-            if level == "within" and model.covariance:
+            if level == "within" and bool((each["product_of_means"] != each["indirect"]).any()):
                 off = each["product_of_means"].transpose(*names.SAMPLE_DIMS).values
                 add(
                     level,

@@ -75,6 +75,24 @@ def mediation_sensitivity(tree: xr.DataTree, *, ci_prob: float | None = None) ->
     return pd.DataFrame(rows)
 
 
+def confounded_slope(slope: Floats, rho: float, *, ratio: Floats, reliability: Floats) -> Floats:
+    """Return what a fitted slope b* of the mediator would be without a residual correlation rho; see
+    :func:`mediation_sensitivity`.
+
+    Parameters
+    ----------
+    slope
+        b*.
+    rho
+        Residual correlation of mediator and outcome.
+    ratio
+        Residual SD of the outcome over that of the mediator, both as fitted.
+    reliability
+        Of the mediator's observed mean; 1 within patients.
+    """
+    return slope - rho * reliability / np.sqrt(1 - rho**2 * reliability) * ratio
+
+
 def _of_route(
     tree: xr.DataTree, model: MediationTree, level: PathLevel, paths: tuple[Path, ...], prob: float
 ) -> dict[str, float]:
@@ -91,8 +109,7 @@ def _of_route(
     tail = (1 - prob) / 2
 
     def moved(rho: float) -> Floats:
-        shift = rho * reliability / np.sqrt(1 - rho**2 * reliability) * ratio
-        return effect - sign * shift * per_b
+        return effect + (confounded_slope(np.zeros(()), sign * rho, ratio=ratio, reliability=reliability)) * per_b
 
     touches = crosses = np.nan
     start = float(np.sign(effect.mean()))
@@ -100,9 +117,9 @@ def _of_route(
         draws = moved(float(rho))
         low, high = np.quantile(draws, [tail, 1 - tail])
         if np.isnan(touches) and low <= 0 <= high:
-            touches = sign * float(rho)
+            touches = sign * float(rho) + 0.0
         if np.isnan(crosses) and np.sign(draws.mean()) != start:
-            crosses = sign * float(rho)
+            crosses = sign * float(rho) + 0.0
             break
     return {"indirect": float(effect.mean()), "rho_zero": crosses, "rho_interval": touches}
 
