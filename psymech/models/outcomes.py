@@ -109,6 +109,7 @@ def outcomes(
         missing. ``"iid"``: they are independent given all effects. By default unstructured where it can be: two or more
         Gaussian outcomes at one level. A score after treatment and an outcome of sessions then share the therapist
         only. 
+
     Returns
     -------
     ModelSpec
