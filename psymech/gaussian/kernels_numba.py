@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from psymech.errors import SpecError
 from psymech.gaussian import kernel_steps, simd
 from psymech.gaussian.blocks import LANES, KernelShape, Layout, make_layout, pack
+from psymech.gaussian.compiled import own_cache
 from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.kernel_steps import (
     backward_level,
@@ -69,7 +70,6 @@ def _make_kernel(q: tuple[int, ...], m: int, n_coef: int, integrate: bool) -> Ca
 def _one_level(q_, m_, k_, one_, integrate, version):
     n_tri, (q0,), n_coef = len(m_) * (len(m_) + 1) // 2, q_, len(k_)
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, n_obs, coefs, factors, log_det_R, center, precision):
         _ = version  # a free variable, so that it is part of the cache key
         fold = n_coef == 1
@@ -91,13 +91,12 @@ def _one_level(q_, m_, k_, one_, integrate, version):
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
         return value, coef_bar, (scaled(bar0, root),), center_bar
 
-    return kernel
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(kernel, q_, m_, k_, integrate, version))
 
 
 def _two_levels(q_, m_, k_, one_, integrate, version):
     n_tri, (q0, q1), n_coef = len(m_) * (len(m_) + 1) // 2, q_, len(k_)
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, n_obs, coefs, factors, log_det_R, center, precision):
         _ = version  # a free variable, so that it is part of the cache key
         fold = n_coef == 1
@@ -123,13 +122,12 @@ def _two_levels(q_, m_, k_, one_, integrate, version):
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
         return value, coef_bar, (scaled(bar0, root), scaled(bar1, root)), center_bar
 
-    return kernel
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(kernel, q_, m_, k_, integrate, version))
 
 
 def _three_levels(q_, m_, k_, one_, integrate, version):
     n_tri, (q0, q1, q2), n_coef = len(m_) * (len(m_) + 1) // 2, q_, len(k_)
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, n_obs, coefs, factors, log_det_R, center, precision):
         _ = version  # a free variable, so that it is part of the cache key
         fold = n_coef == 1
@@ -157,7 +155,7 @@ def _three_levels(q_, m_, k_, one_, integrate, version):
         value -= 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
         return value, coef_bar, (scaled(bar0, root), scaled(bar1, root), scaled(bar2, root)), center_bar
 
-    return kernel
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(kernel, q_, m_, k_, integrate, version))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from psymech.errors import SpecError
 from psymech.gaussian.blocks import LANES, KernelShape, make_layout, pack
+from psymech.gaussian.compiled import own_cache
 from psymech.gaussian.conditional import Noise, Recovered, chunks
 from psymech.gaussian.cross import CrossProducts, IntArray
 from psymech.gaussian.kernel_steps import (
@@ -203,7 +204,6 @@ def _make_recovery(q: tuple[int, ...], m: int, n_coef: int, integrate: bool) -> 
 def _one_level(q_, m_, k_, one_, integrate, version):
     n_tri, m, (q0,), fold = len(m_) * (len(m_) + 1) // 2, len(m_), q_, len(k_) == 1
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, orders, units, coefs, factors, center, precision, z, noise, beta, effects):
         _ = version  # a free variable, so that it is part of the cache key
         nothing, left = np.empty(0), np.empty(m)
@@ -232,13 +232,12 @@ def _one_level(q_, m_, k_, one_, integrate, version):
                 effects[0][d],
             )
 
-    return kernel
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(kernel, q_, m_, k_, integrate, version))
 
 
 def _two_levels(q_, m_, k_, one_, integrate, version):
     n_tri, m, (q0, q1), fold = len(m_) * (len(m_) + 1) // 2, len(m_), q_, len(k_) == 1
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, orders, units, coefs, factors, center, precision, z, noise, beta, effects):
         _ = version
         nothing, left, left1 = np.empty(0), np.empty(m), np.empty(parents[1].size * m)
@@ -285,13 +284,12 @@ def _two_levels(q_, m_, k_, one_, integrate, version):
                 effects[0][d],
             )
 
-    return kernel
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(kernel, q_, m_, k_, integrate, version))
 
 
 def _three_levels(q_, m_, k_, one_, integrate, version):
     n_tri, m, (q0, q1, q2), fold = len(m_) * (len(m_) + 1) // 2, len(m_), q_, len(k_) == 1
 
-    @njit(nogil=True, error_model="numpy", cache=True)
     def kernel(S, parents, maps, orders, units, coefs, factors, center, precision, z, noise, beta, effects):
         _ = version
         nothing, left = np.empty(0), np.empty(m)
@@ -357,4 +355,4 @@ def _three_levels(q_, m_, k_, one_, integrate, version):
                 effects[0][d],
             )
 
-    return kernel
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(kernel, q_, m_, k_, integrate, version))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from psymech.gaussian.blocks import KernelShape, make_layout, pack
+from psymech.gaussian.compiled import own_cache
 from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.kernels_numba import VERSION, make_kernel
 from psymech.gaussian.patterns import ByPattern
@@ -348,7 +349,6 @@ def _compiled_log_posterior(
 
 @cache
 def _python_face(sizes: Sizes, version: str) -> Callable[..., float]:
-    @njit(nogil=True, error_model="numpy", cache=True)
     def target(
         x, grad, S, parents, maps, n_obs, mean, precision, scales, alphas, sigma, counts, gaps, steps, phi_prior
     ):
@@ -372,7 +372,7 @@ def _python_face(sizes: Sizes, version: str) -> Callable[..., float]:
             phi_prior,
         )
 
-    return target
+    return njit(nogil=True, error_model="numpy", cache=True)(own_cache(target, sizes, version))
 
 
 def _one(kernel, q, correlated, n_coef, kind):

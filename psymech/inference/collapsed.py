@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from psymech import names
 from psymech.design import Design
-from psymech.gaussian.recover_numba import recover
 from psymech.gaussian.patterns import ByPattern
+from psymech.gaussian.recover_numba import recover
 from psymech.gaussian.residual import AR1
 from psymech.gaussian.target import LAPLACE, NORMAL, STUDENT, ScalePriors, Target, make_target
 from psymech.graph.build import BuiltModel
@@ -32,7 +32,9 @@ def sample_collapsed(built: BuiltModel, sampler: Sampler, options: RunOptions, s
         if sampler in ("numpyro", "blackjax"):
             import psymech.graph.ops_jax  # noqa: F401 - registers the operators with JAX
         keep = [n for level in design.levels for n in (names.sd(level.level), names.corr(level.level))]
-        values, stats = run_sampler(built.model, sampler, options, stages, [*keep, names.SIGMA, names.RESIDUAL_CORR, names.PHI, names.BETA])
+        values, stats = run_sampler(
+            built.model, sampler, options, stages, [*keep, names.SIGMA, names.RESIDUAL_CORR, names.PHI, names.BETA]
+        )
     with stages.stage("recover", "drawing fixed and random effects given the variance parameters"):
         values |= recover_effects(design, crossing, values, seed=options.seed, keep=options.effects)
     return values, stats

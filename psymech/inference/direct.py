@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic, overload
+from numba import carray, cfunc, extending, njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba.extending import overload
 from numpy.typing import NDArray
 from nutpie.compile_pymc import CompiledPyMCModel
 
+from psymech.gaussian.compiled import own_cache
 from psymech.gaussian.target import CODE_VERSION, Sizes, Target, log_posterior
 
 POINT = "unconstrained"
@@ -52,7 +53,7 @@ def compile_target(target: Target, start: Callable[[int], NDArray[np.float64]]) 
         compiled_logp_func=_logp(target.sizes, CODE_VERSION),
         compiled_expand_func=_expand(),
         initial_point_func=start,
-        shared_data=dict(enumerate(arrays)),  # keeps the arrays alive as long as the model
+        shared_data={str(i): a for i, a in enumerate(arrays)},  # keeps the arrays alive as long as the model
         shared_var_keys={},
         user_data=np.ascontiguousarray(table, dtype=np.int64),
         n_expanded=target.n,
@@ -69,6 +70,9 @@ def _leaves(arguments: tuple[Any, ...]) -> list[NDArray]:
         for item in argument if isinstance(argument, tuple) else (argument,):
             flat.append(np.ascontiguousarray(item))
     return flat
+
+
+intrinsic: Any = extending.intrinsic  # its decorator changes the call signature, which type checkers cannot follow
 
 
 @intrinsic
@@ -127,7 +131,6 @@ def _logp(sizes: Sizes, version: str) -> Any:
     a = len(sizes[0])
     levels_, n_leaves = (0,) * a, 4 * a + 9
 
-    @cfunc(_LOGP, cache=True)
     def logp(n, x_, gradient_, value_, data_):
         _ = version  # part of the cache key
         table = carray(data_, (n_leaves, _WIDTH), np.int64)
@@ -154,7 +157,7 @@ def _logp(sizes: Sizes, version: str) -> Any:
             return _GRADIENT_NOT_FINITE
         return _OK if np.isfinite(value[0]) else _VALUE_NOT_FINITE
 
-    return logp
+    return cfunc(_LOGP, cache=True)(own_cache(logp, sizes, version))
 
 
 @cache
