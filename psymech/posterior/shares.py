@@ -230,7 +230,7 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     fixed: dict[str, Floats] = {}
     unrelated: dict[str, float] = {}
     sizes = beta.shape[:2]
-    draws_of_beta = beta.reshape(-1, len(index))
+    draws_of_beta = beta.reshape(sizes[0] * sizes[1], len(index))
     spread = (draws_of_beta - draws_of_beta.mean(axis=0)).T @ (draws_of_beta - draws_of_beta.mean(axis=0))
     spread /= len(draws_of_beta)
     for level, deviations in _deviations(whole, units, above, lowest=lowest, centred=True).items():
@@ -276,7 +276,9 @@ def _deviations(
     for level in above:
         unit = units[level]
         n = np.maximum(np.bincount(unit), 1)
-        means = (np.stack([np.bincount(unit, weights=column) for column in below.T], axis=1) / n[:, None])[unit]
+        sums = np.zeros((n.size, below.shape[1]))
+        np.add.at(sums, unit, below)
+        means = (sums / n[:, None])[unit]
         out[name] = below - means
         below, name = means, level
     out[name] = below - below.mean(axis=0) if centred else below

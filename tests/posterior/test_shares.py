@@ -312,6 +312,31 @@ def test_one_score_a_patient_has_no_within_level(after: xr.DataTree) -> None:
     assert json.loads(one.attrs["terms"])["baseline"] == ["social_post~social_pre"]
 
 
+def test_scores_after_beside_outcomes_of_sessions() -> None:
+    """Each response has its own levels; what it does not have is missing, not zero."""
+    spec = psm.outcomes(
+        ["coping", "phq9"], techniques=["exposure"], level={"phq9": "session"}, covariates=["expectations"]
+    )
+    shares = ingredient_shares(tree_at(spec, psm.load_example("process_study")))
+    assert list(shares["level"].values) == ["within", "patient", "therapist"]
+    np.testing.assert_allclose(shares["share"].sum("source"), 1.0, rtol=SUM_TO_ONE)
+    level = shares["share_of_level"].isel(chain=0, draw=0)
+    assert level.sel(response="coping_post", level="within").isnull().all()
+    assert level.sel(response="coping_post", level="patient", source="residual").notnull()
+    assert level.sel(response="phq9", level="within", source="residual").notnull()
+    assert level.sel(response="phq9", level="patient", source="residual").isnull()
+    assert shares["share"].sel(response="phq9", source="baseline").isnull().all()
+
+
+def test_without_predictors_shares_are_the_variance_partition() -> None:
+    tree = tree_at(psm.process("phq9", time=None), psm.load_example("process_study"))
+    shares = ingredient_shares(tree)
+    partition = variance_partition(tree)["share"]
+    assert list(shares["source"].values) == list(partition["level"].values)
+    np.testing.assert_allclose(shares["share"], partition, rtol=ROUNDING)
+    assert shares["share_predictors"].isnull().all()
+
+
 def test_entering_first_takes_what_is_shared(after: xr.DataTree) -> None:
     plain = ingredient_shares(after, response="mood_post")
     ahead = ingredient_shares(after, response="mood_post", first=("baseline",))
