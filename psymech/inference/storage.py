@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import combinations
@@ -29,6 +30,9 @@ ATTR_SHA256: Final = "psymech_sha256"  # of everything in the file
 ATTR_PARTS: Final = "psymech_sha256_parts"  # JSON: the beginning of the SHA-256 of each part, to name what is damaged
 DATA_DIMS: Final = {names.OBS, names.COLUMN}  # of variables that hold the table's values
 NESTING: Final = frozenset(names.parent_of_unit(a, b) for a, b in combinations(names.LEVELS, 2))
+REMOVAL_SECONDS: Final = 10.0  # for writers that are still at work in what is to be removed
+REMOVAL_PAUSE: Final = 0.05
+SETTLED: Final = 3  # looks in a row at which a removed folder has not come back
 COMPRESSION_LEVEL: Final = 1  # posterior draws hardly compress; this is nearly free
 ONE_CHUNK_BYTES: Final = 2**25  # a zarr variable up to this size is one file, a larger one is one file a chain
 
@@ -358,11 +362,15 @@ def _take_name(temporary: Path, target: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove a file or a folder, if it is there. zarr's other writers may still be at work when one has failed."""
+    if not path.exists():
+        return
+    gone, deadline = 0, time.monotonic() + REMOVAL_SECONDS
+    while gone < SETTLED and time.monotonic() < deadline:
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        time.sleep(REMOVAL_PAUSE)
+        gone = 0 if path.exists() else gone + 1
 
 
 def _words(problem: BaseException) -> str:

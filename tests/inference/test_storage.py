@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -322,6 +324,29 @@ def test_a_store_that_cannot_be_renamed_leaves_the_old_one(
         psm.save(tree, path)
     xr.testing.assert_identical(psm.load(path), before)
     assert [each.name for each in tmp_path.iterdir()] == ["fit.zarr"]
+
+
+def test_what_late_writers_bring_back_is_removed_too(tmp_path: Path):
+    """One of zarr's writers fails, and others go on for a while in the folder that is being removed."""
+    from psymech.inference.storage import _remove
+
+    folder = tmp_path / "half.zarr" / "posterior"
+    folder.mkdir(parents=True)
+
+    def write() -> None:
+        for k in range(6):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                (folder / str(k)).write_text("late")
+            except FileNotFoundError:  # removed between the two lines
+                continue
+            time.sleep(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    _remove(folder.parent)
+    writer.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 # What is refused
