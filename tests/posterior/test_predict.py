@@ -257,3 +257,23 @@ def test_draws_of_categories_have_the_expected_outcome_as_mean(family):
     assert set(np.unique(draws)) <= set(np.unique(data.values("y")))
     error = (draws - mean).values.reshape(-1, 3)
     assert (np.abs(error.mean(0)) < MC_SIGMAS * error.std(0) / np.sqrt(len(error))).all()
+
+
+def crossed_data() -> psm.SessionData:
+    """Patients who change therapist half-way."""
+    frame = small_frame(7)
+    late = frame["session"] > 4
+    number = frame["therapist"].str[1:].astype(int)
+    frame.loc[late, "therapist"] = "T" + ((number[late] + 1) % 6).astype(str)
+    return psm.SessionData.from_frame(frame, ranges=FREE, patient_ids="crossed")
+
+
+def test_patients_who_change_therapist_are_predicted_with_the_therapist_of_the_session():
+    data = crossed_data()
+    tree = drawn_tree(psm.process("y", techniques=["x"]), data)
+    predicted = psm.predict(tree, data.sessions.sample(frac=1.0, random_state=1), seed=0)
+    order = np.argsort(data.sessions.sample(frac=1.0, random_state=1).index.to_numpy())
+    eta = linear_predictor(tree, effects=("patient", "therapist"))
+    np.testing.assert_allclose(predicted.values[..., order], eta, atol=ROUNDING)
+    owners = predicted["therapist"].to_series().groupby(predicted["patient"].values).nunique()
+    assert owners.max() == 2
