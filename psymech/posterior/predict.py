@@ -92,6 +92,9 @@ def predict(
     residual seen in the fit is not carried on. For binary and ordinal outcomes the average therapist's curve is that of
     a typical patient; averaging draws of ``new_therapist`` gives the population's.
 
+    A response with one value a patient or therapist is predicted at every row given, as if the unit's score were taken
+    there.
+
     Examples
     --------
     >>> import psymech as psm

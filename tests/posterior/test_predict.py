@@ -277,3 +277,24 @@ def test_patients_who_change_therapist_are_predicted_with_the_therapist_of_the_s
     np.testing.assert_allclose(predicted.values[..., order], eta, atol=ROUNDING)
     owners = predicted["therapist"].to_series().groupby(predicted["patient"].values).nunique()
     assert owners.max() == 2
+
+
+@pytest.mark.parametrize("kind", ["mediation", "outcomes"])
+def test_each_of_several_responses_has_its_own_rows(kind: str):
+    data = psm.load_example("process_study")
+    spec = (
+        psm.mediation("phq9", treatment="exposure", mediators="alliance", random={"patient": ("a", "b")})
+        if kind == "mediation"
+        else psm.outcomes(["coping", "resources"], predictors=["exposure", "alliance"])
+    )
+    tree = drawn_tree(spec, data, draws=5)
+    levels = tuple(level for level in ("patient", "therapist") if names.effect(level) in tree["posterior"])
+    eta = linear_predictor(tree, effects=levels).values
+    fixed = tree["constant_data"].dataset
+    with pytest.raises(psm.SpecError, match="responses"):
+        psm.predict(tree, data)
+    for position, response in enumerate(r.column for r in spec.responses):
+        predicted = psm.predict(tree, data, response=response, seed=0)
+        rows = np.flatnonzero(fixed[names.RESPONSE_OF_OBS].values == position)
+        source = data.source_row[fixed["row_of_obs"].values[rows]]
+        np.testing.assert_allclose(predicted.sel(obs=source), eta[..., rows], atol=ROUNDING)
