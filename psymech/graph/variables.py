@@ -116,6 +116,8 @@ def correlation_factor(name: str, prior: LKJ, q: int, zero: NDArray[np.bool_] | 
     if zero is not None:
         free = ~zero[rows, columns]
         rows, columns = rows[free], columns[free]
+        if not free.any():
+            return pt.eye(q)
     a = prior.eta + (q - 2 - columns) / 2.0
     partial = 2.0 * pm.Beta(name, a, a, shape=len(a)) - 1.0
     place = np.zeros((q * q, len(a)))

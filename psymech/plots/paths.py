@@ -10,7 +10,7 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior.mediation import indirect_effects
-from psymech.posterior.mediation_paths import PATH_LEVELS, MediationTree, PathLevel, read_mediation
+from psymech.posterior.mediation_paths import PATH_LEVELS, MediationTree, Path, PathLevel, read_mediation
 from psymech.posterior.summaries import interval, interval_prob
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TITLE = {"within": "within patients", "patient": "between patients", "therapist": "between therapists"}
 BOX = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": draw.BLACK, "linewidth": 1.0}
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
-WIDTH, HEIGHT = 4.6, 3.4
+WIDTH, WIDE, HEIGHT = 4.6, 5.6, 3.4
 LEFT, MIDDLE, RIGHT = 0.12, 0.5, 0.88
 SHRINK = 24.0  # points that an arrow stays away from the centres of its boxes
 
@@ -62,7 +62,8 @@ def plot_paths(
             raise SpecError(f"level: expected one of {', '.join(known)}, where this model has paths, found {one!r}.")
     height = HEIGHT + 0.55 * max(0, len(model.mediators) - 1)
     panels = [TITLE[one] for one in wanted]
-    collection = draw.canvas(panels, width=WIDTH * len(wanted), height=height, ratios=None, backend="matplotlib")
+    width = WIDTH if len(model.mediators) == 1 else WIDE
+    collection = draw.canvas(panels, width=width * len(wanted), height=height, ratios=None, backend="matplotlib")
     effects = indirect_effects(tree) if _has_routes(model) else None
     for one, panel in zip(wanted, panels, strict=True):
         _panel(draw.panel(collection, panel), model, one, effects, ci_prob)
@@ -88,7 +89,7 @@ def _positions(model: MediationTree) -> dict[str, tuple[float, float]]:
     where = column(model.treatments, LEFT, 0.05, 0.30 if len(model.treatments) > 1 else 0.15)
     where |= column(model.outcomes, RIGHT, 0.05, 0.30 if len(model.outcomes) > 1 else 0.15)
     if model.serial:
-        for x, label in zip(np.linspace(0.34, 0.66, len(model.mediators)), model.mediators, strict=True):
+        for x, label in zip(np.linspace(0.24, 0.76, len(model.mediators)), model.mediators, strict=True):
             where[label] = (float(x), 0.85)
         return where
     return where | column(model.mediators, MIDDLE, 0.85 if len(model.mediators) == 1 else 0.55, 0.92)
@@ -103,11 +104,27 @@ def _panel(
     present = {name for (at, a, b) in model.paths if at == level for name in (a, b)}
     for path in model.paths.values():
         if path.level == level:
-            _arrow(axes, path.draws, where[path.source], where[path.target], ci_prob, straight=path.letter != "d")
+            _arrow(
+                axes,
+                path.draws,
+                where[path.source],
+                where[path.target],
+                ci_prob,
+                straight=path.letter != "d",
+                at=_label_place(model, path),
+            )
     for name in present:
         axes.text(*where[name], name, ha="center", va="center", bbox=BOX, zorder=4, fontsize=10)
     if effects is not None and level in effects["level"].values:
         axes.text(0.5, -0.17, _indirect_line(effects.sel(level=level), ci_prob), ha="center", va="center", fontsize=9)
+
+
+def _label_place(model: MediationTree, path: Path) -> float:
+    """Where on its arrow a label stands: staggered where arrows of mediators in a row cross."""
+    if not model.serial or path.letter in ("c", "d"):
+        return 0.5
+    place = model.mediators.index(path.target if path.letter == "a" else path.source) / (len(model.mediators) - 1)
+    return 0.72 - 0.42 * place
 
 
 def _arrow(
@@ -118,6 +135,7 @@ def _arrow(
     ci_prob: float | None,
     *,
     straight: bool,
+    at: float,
 ) -> None:
     low, high = (float(v) for v in interval(xr.DataArray(draws, dims=names.SAMPLE_DIMS), ci_prob))
     colour = draw.GREY if low <= 0.0 <= high else draw.BLUE if low > 0.0 else draw.ORANGE
@@ -137,7 +155,7 @@ def _arrow(
         zorder=2,
     )
     text = f"{np.median(draws):.2f} [{low:.2f}, {high:.2f}]"
-    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + (0.0 if straight else 0.08))
+    middle = (start[0] + at * (end[0] - start[0]), start[1] + at * (end[1] - start[1]) + (0.0 if straight else 0.1))
     axes.text(*middle, text, ha="center", va="center", fontsize=8.5, color=colour, bbox=LABEL, zorder=3)
 
 

@@ -164,7 +164,9 @@ def _of_level(
     sample = tuple(len(coords[d]) for d in names.SAMPLE_DIMS)
     products = np.stack([np.full(sample, np.nan) if v is None else v for v in product])
     direct = _direct(tree, model, level, x, y, by, shape)
-    total_indirect = np.nansum(stacked, axis=0)
+    if all(value is None for value in indirect):
+        direct = np.full(shape, np.nan)  # the outcome has no value at this level
+    total_indirect = np.nansum(stacked, axis=0) + 0.0 * direct
     total = direct + total_indirect
     with np.errstate(divide="ignore", invalid="ignore"):
         proportion = np.where(stacked * direct >= 0, stacked / total, np.nan)
