@@ -42,17 +42,27 @@ def parametrisation(design: Design, level: LevelDesign) -> Parametrisation:
 
     Effects that the data pin down well mix best centred, others non-centred (Papaspiliopoulos, Roberts & Sköld 2007,
     doi:10.1214/088342307000000014). The measure is the lowest reliability among the level's terms that is typical of
-    its units, with effects as large as a tenth of the outcome's variance: n s_z^2 tau^2 / (n s_z^2 tau^2 + sigma^2).
+    its units, with effects as large as a tenth of the outcome's variance: n s_z^2 tau^2 / (n s_z^2 tau^2 + sigma^2). A
+    unit of an upper level is informed by its units below (a therapist by patients), not by their sessions.
     """
     if level.centred is not None:
         return "centred" if level.centred else "non-centred"
     if design.family in ("bernoulli", "ordinal"):
         return "non-centred"
-    counts = np.bincount(level.code, minlength=level.n_units)
+    counts = _informing_units(design, level)
     information = np.median(counts) * (level.Z**2).mean(axis=0) / np.maximum((level.Z**2).max(axis=0), 1e-300)
     tau2 = 0.1
     reliability = information * tau2 / (information * tau2 + (1 - tau2))
     return "centred" if reliability.min() > CENTRE_ABOVE else "non-centred"
+
+
+def _informing_units(design: Design, level: LevelDesign) -> np.ndarray:
+    """Number of units of the next lower level of each unit; of rows at the lowest level."""
+    position = design.levels.index(level)
+    if position == 0:
+        return np.bincount(level.code, minlength=level.n_units)
+    pairs = np.unique(np.column_stack([level.code, design.levels[position - 1].code]), axis=0)
+    return np.bincount(pairs[:, 0], minlength=level.n_units)
 
 
 def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:

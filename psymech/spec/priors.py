@@ -20,7 +20,7 @@ def _positive(owner: object, *names: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """Normal(mean, sd): fixed effects."""
+    """Normal prior of a fixed effect, with its mean and standard deviation."""
 
     mean: float = 0.0
     sd: float = 1.0
@@ -33,7 +33,7 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class StudentT:
-    """Student-t(nu, mean, sd), with sd the scale: fixed effects with heavy tails."""
+    """Student-t prior of a fixed effect, heavy-tailed: degrees of freedom, mean, and `sd` as the scale."""
 
     nu: float = 3.0
     mean: float = 0.0
@@ -78,7 +78,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class LKJ:
-    """LKJ(eta) on a correlation matrix (Lewandowski, Kurowicka & Joe 2009, doi:10.1016/j.jmva.2009.04.008).
+    """Prior of a correlation matrix (Lewandowski, Kurowicka & Joe 2009, doi:10.1016/j.jmva.2009.04.008).
 
     eta = 1 is flat, larger values pull correlations towards zero.
     """
@@ -91,7 +91,7 @@ class LKJ:
 
 @dataclass(frozen=True, slots=True)
 class Gamma:
-    """Gamma(shape, rate): the degrees of freedom of Student residuals."""
+    """Gamma prior of the degrees of freedom of Student residuals, with its shape and rate."""
 
     shape: float = 2.0
     rate: float = 0.1

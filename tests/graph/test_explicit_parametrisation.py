@@ -23,6 +23,11 @@ def test_rich_data_are_centred_and_sparse_data_are_not(sessions: int, expected: 
     assert parametrisation(design, design.levels[0]) == expected
 
 
+def test_therapists_are_informed_by_patients_not_by_sessions() -> None:
+    design = make_design(psm.growth("y", random={"patient": []}), study(200))
+    assert parametrisation(design, design.levels[1]) == "non-centred"
+
+
 def test_discrete_outcomes_are_not_centred_by_default() -> None:
     design = make_design(psm.growth("y", random={"patient": []}, family="bernoulli"), study(200, binary=True))
     assert parametrisation(design, design.levels[0]) == "non-centred"
