@@ -87,6 +87,18 @@ def test_columns_come_from_a_stored_tree_alone(tree: xr.DataTree, data: psm.Sess
     xr.testing.assert_allclose(psm.predict(stored, new, seed=1), psm.predict(tree, new, seed=1))
 
 
+def test_fits_saved_without_sessions_predict_what_needs_no_means(tmp_path: Path, data: psm.SessionData):
+    growth = drawn_tree(psm.growth("y"), data)
+    psm.save(growth, tmp_path / "growth.nc", data=False)
+    stored = psm.load(tmp_path / "growth.nc")
+    np.testing.assert_array_equal(
+        psm.predict(stored, data.sessions, seed=1), psm.predict(growth, data.sessions, seed=1)
+    )
+    psm.save(drawn_tree(psm.process("y", techniques=["x"]), data), tmp_path / "process.nc", data=False)
+    with pytest.raises(psm.DataError, match="data=True"):
+        psm.predict(psm.load(tmp_path / "process.nc"), data.sessions)
+
+
 def test_average_therapist_has_no_effects(tree: xr.DataTree, data: psm.SessionData):
     predicted = psm.predict(tree, data.sessions, target="average_therapist")
     np.testing.assert_allclose(predicted, linear_predictor(tree, effects=()), atol=ROUNDING)
