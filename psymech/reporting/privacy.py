@@ -177,7 +177,7 @@ def without_ids(text: str, own: Sequence[str], known: Iterable[str], min_patient
         quoted = rf"['\"]?(?:{one})['\"]?"
         run = rf"{quoted}(?:, {quoted})*(?: and \d+ more)?"
         text = re.sub(rf": (?:{run})(?!\w)", "", text)
-        text = re.sub(rf"(\b(?:patient|therapist|clinic|id)s?:? )(?:{run})(?!\w)", rf"\g<1>{WITHHELD}", text)
+        text = re.sub(rf"(\b(?i:patient|therapist|clinic|id)s?:? )(?:{run})(?!\w)", rf"\g<1>{WITHHELD}", text)
         words = [re.escape(id_) for id_ in ids if not re.fullmatch(r"[\d.,]*", id_)]
         if words:
             text = re.sub(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", WITHHELD, text)
