@@ -171,6 +171,40 @@ def lme4(options: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1]) | {"peak_mebibytes": peak}
 
 
+def brms(options: dict[str, Any]) -> dict[str, Any]:
+    """Time brms on the same table with the same priors (its correlations and SDs take them term by term)."""
+    import designs
+
+    from psymech.design import make_design
+    from psymech.priors import choose_priors
+
+    frame = designs.table(designs.SIZES[options["size"]], options["seed"])
+    spec = designs.specification()
+    design = make_design(spec, designs.session_data(frame))
+    priors = choose_priors(spec, design)
+    rows = ["prior,class,coef,group"]
+    for label, prior in zip(design.terms, priors.beta, strict=True):
+        where = "Intercept,," if label == "Intercept" else f"b,{label},"
+        rows.append(f'"normal({prior.mean:.8g}, {prior.sd:.8g})",{where}')
+    for level in design.levels:
+        for label, prior in zip(level.terms, priors.sd[level.level], strict=True):
+            rows.append(f'"normal(0, {prior.sd:.8g})",sd,{label},{level.level}')
+    rows += [f'"normal(0, {priors.sigma[0].sd:.8g})",sigma,,', '"lkj(2)",cor,,']
+    with tempfile.TemporaryDirectory() as folder:
+        table, given = Path(folder) / "table.csv", Path(folder) / "priors.csv"
+        frame.to_csv(table, index=False, float_format="%.17g")
+        given.write_text("\n".join(rows) + "\n")
+        numbers = [str(options[key]) for key in ("draws", "tune", "chains")] + ["2", str(options["seed"])]
+        command = ["Rscript", str(HERE / "brms.R"), str(table), str(given), *numbers]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "Rscript failed")
+    found = json.loads(done.stdout.splitlines()[-1])
+    found["min_ess"] = min(found["min_ess_bulk"], found["min_ess_tail"])
+    found["min_ess_per_cpu_second"] = found["min_ess"] / found["sampling_cpu_seconds"]
+    return found
+
+
 def growth_of_cost(options: dict[str, Any]) -> dict[str, Any]:
     """Time one value and gradient as sessions per patient grow at equal patients; rounds go through all sizes."""
     import designs
@@ -240,6 +274,7 @@ CASES = {
     "fit": fit,
     "hand_written": hand_written,
     "lme4": lme4,
+    "brms": brms,
     "growth_of_cost": growth_of_cost,
     "import": import_psymech,
     "first_fit": first_fit,

@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 DEFAULT_OUT = HERE / "results" / "full.json"
-GROUPS = ("samplers", "hand_written", "lme4", "growth_of_cost", "large", "startup")
+GROUPS = ("samplers", "hand_written", "lme4", "brms", "growth_of_cost", "large", "startup")
 LIBRARIES = ("pymc", "pytensor", "nutpie", "numpyro", "blackjax", "jax", "numba", "numpy", "arviz")
 SAMPLERS = (
     ("collapsed", "nutpie"),
@@ -50,6 +50,8 @@ def cases(groups: list[str], *, quick: bool, seed: int) -> Iterator[Case]:
             yield {"group": "hand_written", "case": "hand_written", **common}
         if "lme4" in groups:
             yield {"group": "lme4", "case": "lme4", "size": size, "seed": seed}
+    if "brms" in groups and not quick:
+        yield {"group": "brms", "case": "brms", "size": "small", "seed": seed, **run}
     if "growth_of_cost" in groups:
         grid = {"therapists": 8, "patients": 5, "sessions": [5, 10], "rounds": 2, "calls": 20}
         full = {"therapists": 60, "patients": 15, "sessions": [5, 10, 20, 40, 80], "rounds": 20, "calls": 100}
@@ -67,7 +69,7 @@ def cases(groups: list[str], *, quick: bool, seed: int) -> Iterator[Case]:
 
 def measure(case: Case, *, limit: float, caches: Path) -> dict[str, Any]:
     """Run one case and return its figures, or why there are none."""
-    if case["case"] == "lme4" and (missing := missing_lme4()):
+    if case["case"] in ("lme4", "brms") and (missing := missing_in_r(case["case"])):
         return {"not_measured": missing}
     environment = {"PYTENSOR_FLAGS": "blas__ldflags=", **os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -95,12 +97,12 @@ def measure(case: Case, *, limit: float, caches: Path) -> dict[str, Any]:
     return json.loads(out.strip().splitlines()[-1])
 
 
-def missing_lme4() -> str:
-    """Say why lme4 cannot be measured; empty where it can."""
+def missing_in_r(package: str) -> str:
+    """Say why an R package cannot be measured; empty where it can."""
     if shutil.which("Rscript") is None:
         return "R is not installed"
-    found = subprocess.run(["Rscript", "-e", "library(lme4)"], capture_output=True, check=False)
-    return "" if found.returncode == 0 else "R is installed, its package lme4 is not"
+    found = subprocess.run(["Rscript", "-e", f"library({package})"], capture_output=True, check=False)
+    return "" if found.returncode == 0 else f"R is installed, its package {package} is not"
 
 
 def machine() -> dict[str, Any]:
