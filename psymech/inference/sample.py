@@ -21,6 +21,7 @@ from psymech.priors import prior_notes
 from psymech.spec.model import ModelSpec, one_of
 
 _EFFECTS_LIMIT = 2 * 2**30
+_ACCEPT = {"collapsed": 0.8, "explicit": 0.9}
 SAMPLERS = ("nutpie", "pymc", "numpyro", "blackjax")
 
 
@@ -37,7 +38,7 @@ def sample(
     seed: int | None = None,
     sampler: Sampler = "nutpie",
     cores: int | None = None,
-    target_accept: float = 0.9,
+    target_accept: float | None = None,
     max_treedepth: int = 10,
     effects: Iterable[Level] | None = None,
     progressbar: bool = True,
@@ -59,7 +60,8 @@ def sample(
     cores
         Chains that run at once; by default as many as the machine has.
     target_accept, max_treedepth
-        Of the no-U-turn sampler.
+        Of the no-U-turn sampler. By default the collapsed engine accepts 0.8, where it is most efficient
+        (docs/parametrisation.md), the explicit graph 0.9.
     effects
         Levels whose random effects are kept, such as ``["therapist"]``. By default every level whose draws take less
         than 2 GiB; what is left out is told, and stands in the tree's attributes.
@@ -86,6 +88,7 @@ def sample(
         if not isinstance(value, int | np.integer) or value < 1:
             raise SpecError(f"{argument}: expected a whole number above zero, found {value!r}.")
     chosen_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    accept = _ACCEPT[built.engine] if target_accept is None else target_accept
     stages = Stages(show=progressbar)
     options = RunOptions(
         draws=int(draws),
@@ -93,7 +96,7 @@ def sample(
         chains=int(chains),
         cores=cores or min(int(chains), available_cores()),
         seed=chosen_seed,
-        target_accept=target_accept,
+        target_accept=accept,
         max_treedepth=max_treedepth,
         progressbar=progressbar,
         effects=_kept_effects(built, effects, int(draws) * int(chains), stages),
@@ -117,7 +120,7 @@ def sample(
             names.ATTR_SEED: chosen_seed,
             names.ATTR_SAMPLER: sampler,
             "tune": tune,
-            "target_accept": target_accept,
+            "target_accept": accept,
             names.ATTR_LIBRARIES: json.dumps(library_versions()),
             names.ATTR_PRIORS: prior_table(built.design, built.priors),
             "effects_kept": json.dumps(options.effects),
@@ -138,7 +141,7 @@ def fit(
     seed: int | None = None,
     sampler: Sampler = "nutpie",
     cores: int | None = None,
-    target_accept: float = 0.9,
+    target_accept: float | None = None,
     max_treedepth: int = 10,
     effects: Iterable[Level] | None = None,
     progressbar: bool = True,
