@@ -12,6 +12,7 @@ from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
+from psymech.posterior.replicates import patient_of_rows
 
 if TYPE_CHECKING:
     from arviz_plots.plot_collection import PlotCollection
@@ -84,7 +85,7 @@ def _counts(data: SessionData | xr.DataTree) -> Counts:
         return Counts(data.codes["patient"], data.codes.get("therapist"), data.session)
     observed = np.isfinite(read.outcome(data))
     constants = read.constants(data)
-    patient = read.unit_of_obs(data, "patient")
+    patient = patient_of_rows(data)
     session = constants[names.SESSION_OF_OBS].values.astype(float)
     _, first = np.unique(np.stack([patient, session]), axis=1, return_index=True)  # several responses, one session
     rows = np.sort(first[observed[first]])

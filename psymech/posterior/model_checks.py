@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from psymech import names
 from psymech.posterior import discrepancies as stat
 from psymech.posterior import tree as read
-from psymech.posterior.caseload import caseload
 from psymech.posterior.influence import therapist_influence
 from psymech.posterior.model_report import Concern, ModelCheck, ModelReport, Status, Verdict
 from psymech.posterior.prior_weight import prior_weight
-from psymech.posterior.replicates import Rows, chunks, draw_outcome, expected, linear, rows_of, thinned
+from psymech.posterior.replicates import Rows, chunks, draw_outcome, expected, linear, patient_of_rows, rows_of, thinned
 
 Floats = NDArray[np.float64]
 
@@ -115,15 +114,12 @@ def rests_on(tree: xr.DataTree) -> list[str]:
         return [f"The answer rests on {n} patients; nothing can be said about therapists."]
     notes = []
     for level in upper:
-        table = caseload(tree, level=level)
-        column = "n_patients" if "n_patients" in table else "n_sessions"
-        counts = table[column].to_numpy()
-        what = column[2:]
+        pairs = np.unique(np.stack([read.unit_of_obs(tree, level), patient_of_rows(tree)]), axis=1)
+        counts = np.bincount(pairs[0], minlength=read.posterior(tree).sizes[level])
         share = 100.0 * counts.max() / max(counts.sum(), 1)
         notes.append(
             f"What is said about {level}s rests on {len(counts)} {level}s with a median of {np.median(counts):g} "
-            f"{what} "
-            f"each; the largest {level} has {share:.0f}% of all {what}."
+            f"patients each; the largest {level} has {share:.0f}% of all patients."
         )
     return notes
 

@@ -13,8 +13,10 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.names import SAMPLE_DIMS
 from psymech.posterior import tree as read
+from psymech.posterior.residuals import row_sd
 
 Floats = NDArray[np.float64]
+ROW_OF_OBS: Final = "row_of_obs"
 CHUNK_VALUES: Final = 2**21  # draws x rows held at a time: 16 MB an array
 
 
@@ -67,7 +69,7 @@ def rows_of(tree: xr.DataTree, response: str) -> Rows:
     rows = rows[np.isfinite(y[rows])]
     data = read.constants(tree)
     session = data[names.SESSION_OF_OBS].values.astype(float)
-    patient = read.unit_of_obs(tree, "patient")
+    patient = patient_of_rows(tree)
     index = rows[np.lexsort((session[rows], patient[rows]))]
     starts = np.flatnonzero(np.diff(patient[index], prepend=-1))
     place = np.arange(index.size) - np.repeat(starts, np.diff(np.append(starts, index.size)))
@@ -76,6 +78,14 @@ def rows_of(tree: xr.DataTree, response: str) -> Rows:
     unit = {level: read.unit_of_obs(tree, level)[index] for level in read.levels_of(tree)}
     unit.setdefault("patient", patient[index])
     return Rows(response, read.family_of(tree, response), index, y[index], unit, session[index], place, gap)
+
+
+def patient_of_rows(tree: xr.DataTree) -> NDArray[np.int64]:
+    """Patient of each row; a model without a patient level has one row a patient (and response), told by row_of_obs."""
+    data = read.constants(tree)
+    if names.group_of_obs("patient") in data or ROW_OF_OBS not in data:
+        return read.unit_of_obs(tree, "patient")
+    return np.unique(data[ROW_OF_OBS].values, return_inverse=True)[1].astype(np.int64)
 
 
 def thinned(tree: xr.DataTree, draws: int) -> NDArray[np.int64]:
@@ -160,7 +170,7 @@ def draw_outcome(
     if rows.family == "ordinal":
         latent = eta + rng.logistic(size=eta.shape)
         return lowest(rows) + np.sum([latent > cut for cut in _cutpoints(tree, draw)], axis=0).astype(float)
-    sigma = read.residual_sd(tree, rows.response).values.reshape(-1)[draw][:, None]
+    sigma = row_sd(tree, rows.response, rows.index).of_rows(draw)
     if rows.family == "student":
         nu = read.per_response(tree, names.NU, rows.response).values.reshape(-1)[draw][:, None]
         return eta + sigma * rng.standard_t(np.broadcast_to(nu, eta.shape))

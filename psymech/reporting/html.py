@@ -23,6 +23,7 @@ from psymech.reporting.gate import Gate, make_gate
 from psymech.reporting.privacy import MIN_PATIENTS, Masked, mask, printable, shown_findings, write_key
 from psymech.reporting.tables import Table, build_tables, save_tables, shown
 
+RANKS: Final = frozenset({"expected_rank", "rank_low", "rank_high"})
 PROBABILITIES: Final = frozenset({"p", "p_above", "p_above_zero"})
 
 
@@ -217,6 +218,8 @@ def _cells(table: Table, percent: str, ci_prob: float | None) -> Cells:
 def _cell(name: str, value: object) -> str:
     if name in PROBABILITIES and isinstance(value, float) and value == value:
         return "<0.001" if value < 0.0005 else ">0.999" if value > 0.9995 else f"{value:.3f}"
+    if name in RANKS and isinstance(value, float) and value == value:
+        return f"{value:.1f}" if name == "expected_rank" else f"{value:.0f}"
     return shown(value)
 
 

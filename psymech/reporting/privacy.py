@@ -16,7 +16,7 @@ from psymech import names
 from psymech.errors import DataError, PsymechError, SpecError
 from psymech.names import LEVELS
 from psymech.posterior import tree as read
-from psymech.posterior.caseload import caseload
+from psymech.posterior.replicates import patient_of_rows
 
 MIN_PATIENTS: Final = 5  # the smallest number of patients that an anonymised table shows anything about
 MAX_SHOWN: Final = 60
@@ -128,17 +128,18 @@ def _small(tree: xr.DataTree, min_patients: int) -> dict[str, tuple[str, ...]]:
     """Units with fewer patients than may be shown, and where that is only one, the next smallest as well."""
     hidden: dict[str, tuple[str, ...]] = {}
     for level in read.levels_of(tree):
+        if level == "patient":
+            continue
+        labels = [str(each) for each in read.unit_labels(tree, level)]
         try:
-            table = caseload(tree, level=level)
+            pairs = np.unique(np.stack([read.unit_of_obs(tree, level), patient_of_rows(tree)]), axis=1)
         except PsymechError:  # saved without its data: nobody can say who is small, so nobody is shown
-            hidden[level] = tuple(str(each) for each in read.unit_labels(tree, level))
+            hidden[level] = tuple(labels)
             continue
-        if "n_patients" not in table:
-            continue
-        load = table["n_patients"].to_numpy()
+        load = np.bincount(pairs[0], minlength=len(labels))
         small = int((load < min_patients).sum())
         order = np.argsort(load, kind="stable")[: 2 if small == 1 else small]
-        hidden[level] = tuple(str(table.index[i]) for i in order)
+        hidden[level] = tuple(labels[i] for i in order)
     return hidden
 
 

@@ -12,6 +12,7 @@ from psymech import names
 from psymech.errors import PsymechError
 from psymech.names import INTERCEPT
 from psymech.posterior import tree as read
+from psymech.posterior.replicates import patient_of_rows
 from psymech.posterior.summaries import interval_kind
 from psymech.posterior.tree import TermInfo
 from psymech.reporting.gate import Gate
@@ -44,7 +45,7 @@ def counts(tree: xr.DataTree) -> dict[str, int]:
         rows = np.isfinite(read.outcome(tree))
     except PsymechError:
         return {level: read.posterior(tree).sizes[level] for level in read.levels_of(tree)}
-    patient = read.unit_of_obs(tree, "patient")[rows]
+    patient = patient_of_rows(tree)[rows]
     session = data[names.SESSION_OF_OBS].values[rows]
     found = {"session": np.unique(np.stack([patient, session]), axis=1).shape[1], "patient": np.unique(patient).size}
     for level in ("therapist", "clinic"):
