@@ -1,7 +1,8 @@
 """Coverage of the intervals of indirect effects over simulated three-level studies.
 
-Run ``python -m benchmarks.mediation_coverage`` in the repository; it writes ``benchmarks/calibration/mediation_coverage.json``
-after every replication and goes on where it stopped. Every fit has the same shape, so that compiled code is made once.
+Run ``python -m benchmarks.mediation_coverage`` in the repository; it writes
+``benchmarks/calibration/mediation_coverage.json`` after every replication and goes on where it stopped. Every fit has
+the same shape, so that compiled code is made once.
 """
 
 import json
@@ -61,7 +62,10 @@ def coverage(replications: dict[str, dict]) -> dict[str, dict[str, float]]:
     for name in next(iter(replications.values())):
         rows = [r[name] for r in replications.values()]
         error = np.array([r["mean"] - r["truth"] for r in rows])
-        out[name] = {"mean error": float(error.mean()), "its standard error": float(error.std(ddof=1) / len(rows) ** 0.5)}
+        out[name] = {
+            "mean error": float(error.mean()),
+            "its standard error": float(error.std(ddof=1) / len(rows) ** 0.5),
+        }
         if "below" in rows[0]:
             below = np.array([r["below"] for r in rows])
             out[name] |= {f"coverage {p:g}": float((abs(below - 0.5) < p / 2).mean()) for p in PROBS}

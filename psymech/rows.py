@@ -1,7 +1,7 @@
 """The rows of one response: where it is observed, its columns there, and what was left out.
 
-A response of sessions has one row a session; a response of patients or therapists (a score after treatment, a trait) has one row a
-unit, which stands at the unit's last session.
+A response of sessions has one row a session; a response of patients or therapists (a score after treatment, a trait)
+has one row a unit, which stands at the unit's last session.
 """
 
 from collections.abc import Iterable
@@ -66,7 +66,8 @@ def _session_rows(response: Response, data: SessionData, source: ColumnSource, f
     row = np.flatnonzero(keep)
     if row.size == 0:
         raise DesignError(
-            f"No session of {response.column!r} is left: all lack a predecessor {_longest_lag(terms)} session(s) earlier. Use lag=0."
+            f"No session of {response.column!r} is left: all lack a predecessor {_longest_lag(terms)} session(s) "
+            "earlier. Use lag=0."
         )
     X = _columns([[evaluate_factor(source, f)[row] for f in t.factors] for t in terms], row.size)
     _refuse_missing_predictors(terms, source, row, data)
@@ -79,7 +80,8 @@ def _session_rows(response: Response, data: SessionData, source: ColumnSource, f
                 "patients-without-rows",
                 response.column,
                 tuple(str(i) for i in ids[:5]),
-                f"{len(ids)} patient(s) have no usable session for {response.column!r} and take no part in the fit: {shown_ids(ids)}.",
+                f"{len(ids)} patient(s) have no usable session for {response.column!r} and take no part in the fit: "
+                f"{shown_ids(ids)}.",
                 "",
             )
         )
@@ -97,7 +99,8 @@ def _unit_rows(
         )
     if data.patient_ids == "crossed":
         raise DesignError(
-            f"{response.column!r} is modelled as a response of {level}s, but patients are crossed with therapists, so that it "
+            f"{response.column!r} is modelled as a response of {level}s, but patients are crossed with therapists, so "
+            "that it "
             "belongs to no one of them. Keep the sessions of one therapist a patient, or model a response of sessions."
         )
     unit_y = _unit_values(data.values(response.column), level, response.column, data)
@@ -116,8 +119,10 @@ def _unit_rows(
         missing = np.isnan(column)
         if missing.any():
             raise DataError(
-                f"Predictors must be complete where the outcome is observed, found {term.label!r}: {int(missing.sum())} missing "
-                f"({level}s {shown_ids(data.ids[level][unit[missing]])}). Complete them (for instance by multiple imputation), "
+                f"Predictors must be complete where the outcome is observed, found {term.label!r}: "
+                f"{int(missing.sum())} missing "
+                f"({level}s {shown_ids(data.ids[level][unit[missing]])}). Complete them (for instance by multiple "
+                "imputation), "
                 f"leave those {level}s out yourself, or leave the predictor out of the model."
             )
     last = np.zeros(len(data.ids[level]), dtype=np.int64)
@@ -137,9 +142,10 @@ def _unit_values(values: Floats, level: Level, name: str, data: SessionData) -> 
     varying = varies_within(values, codes, n_units)
     if varying.size:
         raise DesignError(
-            f"{name!r} enters the model of a response that has one value a {level}, but it varies within {varying.size} {level}(s): "
-            f"{shown_ids(data.ids[level][varying])}. Use its {level} part ('{name}.{level}'), or give one value a {level} in the "
-            f"table {level}s=."
+            f"{name!r} enters the model of a response that has one value a {level}, but it varies within "
+            f"{varying.size} {level}(s): "
+            f"{shown_ids(data.ids[level][varying])}. Use its {level} part ('{name}.{level}'), or give one value a "
+            f"{level} in the table {level}s=."
         )
     known = np.flatnonzero(np.isfinite(values))
     out = np.full(n_units, np.nan)
@@ -180,8 +186,8 @@ def _missing_units(column: str, level: Level, observed: NDArray[np.bool_], data:
         "outcome-missing",
         column,
         tuple(str(i) for i in ids[:5]),
-        f"{len(ids)} of {observed.size} {level}s have no {column!r}: {shown_ids(ids)}. They add nothing to its likelihood "
-        "(missing at random given the model).",
+        f"{len(ids)} of {observed.size} {level}s have no {column!r}: {shown_ids(ids)}. They add nothing to its "
+        "likelihood (missing at random given the model).",
         "If it is missing because of how the treatment went, this is not enough.",
     )
 
@@ -205,7 +211,8 @@ def _note_lags(
             "lag-rows",
             response.column,
             (),
-            f"{int(lost.sum())} sessions with an observed {response.column!r} have no predecessor to lag from and were left out ({detail}).",
+            f"{int(lost.sum())} sessions with an observed {response.column!r} have no predecessor to lag from and were "
+            f"left out ({detail}).",
             "",
         )
     )
@@ -232,8 +239,8 @@ def _refuse_missing_predictors(terms: tuple[Term, ...], source: ColumnSource, ro
             for column, count in counts.items()
         )
         raise DataError(
-            f"Predictors must be complete where the outcome is observed, found {each}. Complete them (for instance by multiple "
-            "imputation), leave those sessions out yourself, or leave the predictor out of the model."
+            f"Predictors must be complete where the outcome is observed, found {each}. Complete them (for instance by "
+            "multiple imputation), leave those sessions out yourself, or leave the predictor out of the model."
         )
 
 
@@ -247,14 +254,15 @@ def _code_outcome(y: Floats, response: Response) -> tuple[Floats, tuple[float, .
         case "bernoulli":
             if set(values.tolist()) != {0.0, 1.0}:
                 raise DesignError(
-                    f"family='bernoulli' needs 0 and 1 in {response.column!r}, found values such as {values[:5].tolist()}."
+                    f"family='bernoulli' needs 0 and 1 in {response.column!r}, found values such as "
+                    f"{values[:5].tolist()}."
                 )
             return y, ()
         case "ordinal":
             if values.size > 30 or not np.equal(values, np.round(values)).all():
                 raise DesignError(
-                    f"family='ordinal' needs at most 30 whole-number categories in {response.column!r}, found {values.size} "
-                    f"different values such as {values[:5].tolist()}. Use family='gaussian'."
+                    f"family='ordinal' needs at most 30 whole-number categories in {response.column!r}, found "
+                    f"{values.size} different values such as {values[:5].tolist()}. Use family='gaussian'."
                 )
             return np.searchsorted(values, y).astype(float), tuple(float(v) for v in values)
         case _:

@@ -1,7 +1,7 @@
 """Residuals of several responses that correlate within an occasion, whichever of them were observed.
 
-An occasion is a session (or a patient with scores after treatment). Occasions with the same responses observed share a pattern; a
-missing response drops out of the covariance of its occasion, so that nothing else of the occasion is lost.
+An occasion is a session (or a patient with scores after treatment). Occasions with the same responses observed share a
+pattern; a missing response drops out of the covariance of its occasion, so that nothing else of the occasion is lost.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from psymech.gaussian.residual import ResidualValue
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByPattern:
-    """One covariance ``Sigma = C C'`` across responses within an occasion; ``theta`` is the lower triangle of ``C`` row by row.
-
-    For each pattern of observed responses the coefficients are the entries of the inverse of its part of ``Sigma``, lower triangle
+    """One covariance ``Sigma = C C'`` across responses within an occasion; ``theta`` is the lower triangle of ``C``
     row by row.
+
+    For each pattern of observed responses the coefficients are the entries of the inverse of its part of ``Sigma``,
+    lower triangle row by row.
 
     Attributes
     ----------

@@ -2,9 +2,9 @@
 
 Parameters, in this order: for each level, lowest first, its signed scales ``t`` (q) and, where its terms correlate,
 its canonical partial correlations on the log-odds scale (q (q - 1) / 2, row by row, those fixed at zero left out);
-then the logarithms of the residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. Residuals that correlate across responses have signed scales and
-partial correlations like a level, in place of logarithms. The covariance factor of
-a level is ``diag(t) C``. Fixed and random effects are integrated out.
+then the logarithms of the residual SDs; then, for AR(1) residuals, ``logit((phi + 1) / 2)``. Residuals that correlate
+across responses have signed scales and partial correlations like a level, in place of logarithms. The covariance
+factor of a level is ``diag(t) C``. Fixed and random effects are integrated out.
 """
 
 import hashlib

@@ -25,7 +25,9 @@ def invert(A, n):
 
 @njit(nogil=True, error_model="numpy")
 def _part(L, masks, p, R, place, A):
-    """Fill ``A`` with the covariance of the responses of one pattern and ``place`` with their numbers; return how many."""
+    """Fill ``A`` with the covariance of the responses of one pattern and ``place`` with their numbers; return how
+    many.
+    """
     size = 0
     for r in range(R):
         if masks[p * R + r] > 0.0:
@@ -34,8 +36,8 @@ def _part(L, masks, p, R, place, A):
     for i in range(size):
         for j in range(size):
             total = 0.0
-            for l in range(R):
-                total += L[place[i], l] * L[place[j], l]
+            for r in range(R):
+                total += L[place[i], r] * L[place[j], r]
             A[i, j] = total
     return size
 
@@ -60,7 +62,8 @@ def pattern_coefficients(L, counts, masks, coefs):
 def pattern_adjoint(L, counts, masks, coef_bar, L_bar):
     """Fill the derivative by the factor from that by the coefficients, that of -log|R| / 2 included.
 
-    With P the precision of a pattern and G the symmetric adjoint of P: Sigma_bar = -P G P - n P / 2, L_bar = 2 Sigma_bar L.
+    With P the precision of a pattern and G the symmetric adjoint of P: Sigma_bar = -P G P - n P / 2, L_bar = 2
+    Sigma_bar L.
     """
     R = L.shape[0]
     A, G, T = np.zeros((R, R)), np.zeros((R, R)), np.zeros((R, R))
@@ -78,18 +81,18 @@ def pattern_adjoint(L, counts, masks, coef_bar, L_bar):
         for i in range(size):
             for j in range(size):
                 total = 0.0
-                for l in range(size):
-                    total += A[i, l] * G[l, j]
+                for r in range(size):
+                    total += A[i, r] * G[r, j]
                 T[i, j] = total
         for i in range(size):
             for j in range(size):
                 total = 0.0
-                for l in range(size):
-                    total += T[i, l] * A[l, j]
+                for r in range(size):
+                    total += T[i, r] * A[r, j]
                 whole[place[i], place[j]] -= total + 0.5 * counts[p] * A[i, j]
     for i in range(R):
         for j in range(i + 1):
             total = 0.0
-            for l in range(R):
-                total += whole[i, l] * L[l, j]
+            for r in range(R):
+                total += whole[i, r] * L[r, j]
             L_bar[i, j] = 2.0 * total

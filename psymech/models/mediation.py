@@ -317,8 +317,8 @@ def _refuse_double_roles(*groups: tuple[str, ...]) -> None:
     for name in (name for group in groups for name in group):
         if name in seen:
             raise SpecError(
-                f"{name!r} has two roles. Each column is an outcome, a treatment, a mediator or a covariate; 'time' is governed "
-                "by time=."
+                f"{name!r} has two roles. Each column is an outcome, a treatment, a mediator or a covariate; 'time' is "
+                "governed by time=."
             )
         seen.add(name)
 
@@ -326,8 +326,8 @@ def _refuse_double_roles(*groups: tuple[str, ...]) -> None:
 def _refuse_with_latent(*, random: object, lag: object, moderators: object, autoregressive: bool) -> None:
     if random is not None:
         raise NotImplementedError(
-            "decompose='latent' has the same within paths for all patients; random paths of latent predictors are not available. "
-            "Leave random out, or use decompose='observed' and compare the between paths of both."
+            "decompose='latent' has the same within paths for all patients; random paths of latent predictors are not "
+            "available. Leave random out, or use decompose='observed' and compare the between paths of both."
         )
     for name, given in (("lag", lag), ("moderators", moderators), ("autoregressive", autoregressive)):
         if given:

@@ -41,8 +41,9 @@ def plot_paths(
     Returns
     -------
     PlotCollection
-        One panel a level, drawn with matplotlib. Arrows carry posterior median and interval; grey arrows are those whose
-        interval holds zero. Below each panel stands the indirect effect, within patients with the covariance of random a and b.
+        One panel a level, drawn with matplotlib. Arrows carry posterior median and interval; grey arrows are those
+        whose interval holds zero. Below each panel stands the indirect effect, within patients with the covariance of
+        random a and b.
 
     Raises
     ------
@@ -56,10 +57,11 @@ def plot_paths(
     """
     model = read_mediation(tree)
     known = tuple(one for one in PATH_LEVELS if any(key[0] == one for key in model.paths))
-    wanted = known if level is None else (level,) if isinstance(level, str) else tuple(level)
-    for one in wanted:
+    asked = known if level is None else (level,) if isinstance(level, str) else tuple(level)
+    for one in asked:
         if one not in known:
             raise SpecError(f"level: expected one of {', '.join(known)}, where this model has paths, found {one!r}.")
+    wanted: list[PathLevel] = [one for one in PATH_LEVELS if one in asked]
     height = HEIGHT + 0.55 * max(0, len(model.mediators) - 1)
     panels = [TITLE[one] for one in wanted]
     width = WIDTH if len(model.mediators) == 1 else WIDE
@@ -164,7 +166,7 @@ def _indirect_line(effects: xr.Dataset, ci_prob: float | None) -> str:
     total = effects["total_indirect"]
     lines = []
     extra = [d for d in ("treatment", "outcome") if d in total.dims]
-    stacked = total.stack(of=extra) if extra else total.expand_dims("of")  # noqa: PD013
+    stacked = total.stack(of=extra) if extra else total.expand_dims("of")
     for index in range(stacked.sizes["of"]):
         one = stacked.isel(of=index, drop=not extra)
         prefix = f"{' -> '.join(one['of'].item())}: " if extra else ""

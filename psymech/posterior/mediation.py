@@ -26,7 +26,8 @@ Floats = NDArray[np.float64]
 ARROW = " -> "
 AGREEING = 0.95  # share of draws in which direct and indirect effect must have one sign for a proportion to be reported
 INDIRECT = {
-    "within": "E = ab + cov(a, b over patients) + cov(a, b over therapists) (Kenny, Korchmaros & Bolger 2003; Bauer, Preacher & Gil 2006)",
+    "within": "E = ab + cov(a, b over patients) + cov(a, b over therapists) (Kenny, Korchmaros & Bolger 2003; Bauer, "
+    "Preacher & Gil 2006)",
     "patient": "product of the slopes between patients",
     "therapist": "product of the slopes between therapists",
 }
@@ -46,10 +47,10 @@ def indirect_effects(
         E_k = (a + a^v_k)(b + b^v_k) + \sigma_{ab}^{(u)}, \qquad
         E_{ik} = (a + a^v_k + a^u_{ik})(b + b^v_k + b^u_{ik})
 
-    on average, for therapist k (`by` = "therapist") and for patient i of therapist k (`by` = "patient"). Between patients and
-    between therapists the indirect effect is the product of the slopes of that level, never of a within slope: for a treatment
-    that is a trait, or an outcome measured once a patient, only those levels exist. With mediators in series a route of k
-    paths takes the expected product of k jointly normal paths.
+    on average, for therapist k (`by` = "therapist") and for patient i of therapist k (`by` = "patient"). Between
+    patients and between therapists the indirect effect is the product of the slopes of that level, never of a within
+    slope: for a treatment that is a trait, or an outcome measured once a patient, only those levels exist. With
+    mediators in series a route of k paths takes the expected product of k jointly normal paths.
 
     Parameters
     ----------
@@ -63,15 +64,16 @@ def indirect_effects(
     Returns
     -------
     Dataset
-        ``indirect``, ``direct``, ``total``, ``proportion`` over (chain, draw, mediator, level), further ``total_indirect``
-        over (chain, draw, level): ``direct + total_indirect = total`` in every draw. Direct and total are the same for all
-        mediators. With several treatments or outcomes there are the dims ``treatment`` and ``outcome``. With `by`, the dim
-        of that level takes the place of ``level``. The mediator of a route over several is ``"first -> second"``.
+        ``indirect``, ``direct``, ``total``, ``proportion`` over (chain, draw, mediator, level), further
+        ``total_indirect`` over (chain, draw, level): ``direct + total_indirect = total`` in every draw. Direct and
+        total are the same for all mediators. With several treatments or outcomes there are the dims ``treatment`` and
+        ``outcome``. With `by`, the dim of that level takes the place of ``level``. The mediator of a route over
+        several is ``"first -> second"``.
 
-        ``proportion`` is indirect / total, missing in draws where direct and indirect effect differ in sign; its attribute
-        ``reason`` says how often that is so. ``product_of_means`` is a comparison only: the product of the average paths,
-        which leaves out that patients (and therapists) with a larger a may have a larger b. Its attribute ``difference``
-        says how far off it is on average.
+        ``proportion`` is indirect / total, missing in draws where direct and indirect effect differ in sign; its
+        attribute ``reason`` says how often that is so. ``product_of_means`` is a comparison only: the product of the
+        average paths, which leaves out that patients (and therapists) with a larger a may have a larger b. Its
+        attribute ``difference`` says how far off it is on average.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def _of_pair(tree: xr.DataTree, model: MediationTree, x: str, y: str, by: str | 
 
 
 def _levels_with_routes(model: MediationTree) -> tuple[PathLevel, ...]:
-    found = tuple(
+    found: list[PathLevel] = [
         level
         for level in PATH_LEVELS
         if any(
@@ -124,13 +126,13 @@ def _levels_with_routes(model: MediationTree) -> tuple[PathLevel, ...]:
             for y in model.outcomes
             for route in model.chains(x, y)
         )
-    )
+    ]
     if not found:
         raise SpecError(
-            "At no level do treatment, mediator and outcome all vary, so there is no indirect effect. Look at the levels that "
-            "psymech.check_design reports."
+            "At no level do treatment, mediator and outcome all vary, so there is no indirect effect. Look at the "
+            "levels that psymech.check_design reports."
         )
-    return found
+    return tuple(found)
 
 
 def _of_level(
@@ -246,13 +248,15 @@ def _described(effects: xr.Dataset, tree: xr.DataTree, model: MediationTree, by:
 
 
 def moderated_mediation(tree: xr.DataTree, *, moderator: str, at: Mapping[str, float] | None = None) -> xr.Dataset:
-    r"""Return the index of moderated mediation: how the indirect effect within its lowest level changes per unit of a moderator.
+    r"""Return the index of moderated mediation: how the indirect effect within its lowest level changes per unit of a
+    moderator.
 
     .. math:: \frac{d}{dw} E(w) = \sum_j \beta_{jw}\, E\Big[\prod_{i \ne j} x_i(w)\Big]
 
-    with :math:`x_i(w)` the paths on the route and :math:`\beta_{jw}` the change of path j per unit of w. Where the moderator
-    acts on one path of two this is Hayes' index, the same at every w (Hayes 2015, doi:10.1080/00273171.2014.962683); where it
-    acts on both, the value at `at`. Covariances of random paths are those given w.
+    with :math:`x_i(w)` the paths on the route and :math:`\beta_{jw}` the change of path j per unit of w. Where the
+    moderator acts on one path of two this is Hayes' index, the same at every w (Hayes 2015,
+    doi:10.1080/00273171.2014.962683); where it acts on both, the value at `at`. Covariances of random paths are those
+    given w.
 
     Parameters
     ----------
@@ -266,8 +270,8 @@ def moderated_mediation(tree: xr.DataTree, *, moderator: str, at: Mapping[str, f
     Returns
     -------
     Dataset
-        ``index`` over (chain, draw, mediator, ...), as :func:`indirect_effects` has them, at the lowest level with an indirect
-        effect.
+        ``index`` over (chain, draw, mediator, ...), as :func:`indirect_effects` has them, at the lowest level with an
+        indirect effect.
 
     Examples
     --------
@@ -336,9 +340,9 @@ def mediation_table(
     Returns
     -------
     DataFrame
-        Columns ``level``, ``effect`` (path, SD of a path, covariance of paths, indirect, direct, total, proportion), ``of``,
-        ``mean``, ``sd``, the interval and ``note``. A proportion is given only where direct and indirect effect have one sign
-        in 95% of the draws.
+        Columns ``level``, ``effect`` (path, SD of a path, covariance of paths, indirect, direct, total, proportion),
+        ``of``, ``mean``, ``sd``, the interval and ``note``. A proportion is given only where direct and indirect
+        effect have one sign in 95% of the draws.
 
     Examples
     --------
@@ -371,7 +375,7 @@ def mediation_table(
         _add_spread(add, model, unit)
     effects = indirect_effects(tree, at=at)
     extra = [d for d in ("treatment", "outcome") if d in effects.dims]
-    stacked = effects.stack(of=[*extra, "level"]) if extra else effects.rename(level="of")  # noqa: PD013
+    stacked = effects.stack(of=[*extra, "level"]) if extra else effects.rename(level="of")
     for index in range(stacked.sizes["of"]):
         one = stacked.isel(of=index)
         key = one["of"].item()

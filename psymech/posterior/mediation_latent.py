@@ -46,8 +46,8 @@ def latent_paths(
 ) -> dict[tuple[PathLevel, str, str], Path]:
     r"""Return the paths of each level of a multivariate model.
 
-    With S the covariance at a level (residuals within patients; latent means of patients; of therapists), the equation of a
-    variable y with predictors p has the paths
+    With S the covariance at a level (residuals within patients; latent means of patients; of therapists), the equation
+    of a variable y with predictors p has the paths
 
     .. math:: \beta = S_{pp}^{-1} S_{py}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -73,11 +74,13 @@ class MediationTree:
 
     def along(self, level: PathLevel, nodes: Sequence[str]) -> tuple[Path, ...] | None:
         """Return the paths from node to node at a level, or None where one of them does not exist there."""
-        found = [self.paths.get((level, a, b)) for a, b in zip(nodes, nodes[1:], strict=False)]
+        found = [self.paths.get((level, a, b)) for a, b in pairwise(nodes)]
         return None if any(p is None for p in found) else tuple(p for p in found if p is not None)
 
     def covariance_of(self, level: str, paths: Sequence[Path]) -> Floats:
-        """Return the covariance of paths over the units of a level, (chain, draw, k, k); zero for paths that do not vary."""
+        """Return the covariance of paths over the units of a level, (chain, draw, k, k); zero for paths that do not
+        vary.
+        """
         shape = paths[0].draws.shape
         k = len(paths)
         out = np.zeros((*shape, k, k))
@@ -214,8 +217,8 @@ def _refuse_raw_trait(tree: xr.DataTree, info: read.TermInfo) -> None:
     np.maximum.at(high, code, column)
     if (np.bincount(code) > 1).any() and np.all(high[np.unique(code)] == low[np.unique(code)]):
         raise SpecError(
-            f"{info.column!r} does not vary within patients, and the model was fitted with decompose='none': its slopes mix levels, "
-            "so that no indirect effect can be told. Fit with decompose='observed'."
+            f"{info.column!r} does not vary within patients, and the model was fitted with decompose='none': its "
+            "slopes mix levels, so that no indirect effect can be told. Fit with decompose='observed'."
         )
 
 
@@ -252,11 +255,13 @@ def unit_deviations(tree: xr.DataTree, model: MediationTree, by: str, paths: Seq
     if by not in UNIT_LEVELS:
         raise SpecError(f"by: expected one of {', '.join(UNIT_LEVELS)}, found {by!r}.")
     draws = read.posterior(tree)
-    if by not in model.covariance or not any(p.label in model.covariance[by][0] for p in paths):
-        if not (by == "patient" and any(model.varies(p) for p in paths)):
-            raise SpecError(
-                f"by={by!r}: no path varies over {by}s in this model. Name paths in random={{{by!r}: ('a', 'b', 'c')}}."
-            )
+    varies_here = by in model.covariance and any(p.label in model.covariance[by][0] for p in paths)
+    if not varies_here and not (by == "patient" and any(model.varies(p) for p in paths)):
+        raise SpecError(
+            f"by={by!r}: no path varies over {by}s in this model. Name paths in random={{{by!r}: ('a', 'b', 'c')}}."
+        )
+    if by not in model.covariance:
+        raise SpecError("by='patient': the model has no random effects of patients.")
     own = _effects(draws, by, model, paths)
     ids = draws[by].values
     if by == "patient" and "therapist" in model.covariance:

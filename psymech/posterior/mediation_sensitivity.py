@@ -22,19 +22,20 @@ RHO = np.round(np.arange(0.0, 0.991, 0.01), 2)
 def mediation_sensitivity(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFrame:
     r"""Table of the residual correlation at which each indirect effect would vanish.
 
-    The model takes the residuals of mediator and outcome to be uncorrelated at every level. If an unmeasured variable made them
-    correlate by rho at a level, the slope b of that level would be
+    The model takes the residuals of mediator and outcome to be uncorrelated at every level. If an unmeasured variable
+    made them correlate by rho at a level, the slope b of that level would be
 
     .. math::
         b(\rho) = b^* - \frac{\rho \lambda}{\sqrt{1 - \rho^2 \lambda}}\,\frac{\tau_y}{\tau_m},\qquad
         \lambda = \frac{\tau_m^2}{\tau_m^2 + s^2}
 
-    with b* the fitted slope, :math:`\tau_m` and :math:`\tau_y` the fitted residual SDs of mediator and outcome at that level, and
-    s^2 the error variance of the observed unit mean (0 within patients and with latent means). It follows from
+    with b* the fitted slope, :math:`\tau_m` and :math:`\tau_y` the fitted residual SDs of mediator and outcome at that
+    level, and s^2 the error variance of the observed unit mean (0 within patients and with latent means). It follows
+    from
     :math:`b^* = b + \mathrm{cov}(u_m, u_y) / \mathrm{var}(\bar m \mid x)` and
-    :math:`\tau_y^2 = \tilde\tau_y^2 (1 - \rho^2 \lambda)`, where the tilde marks the SD before the mediator has taken up its
-    share; within patients this is the linear case of Imai, Keele & Yamamoto (2010). The path a and the (co)variances of random
-    paths are taken as they are. Every draw is moved, so that uncertainty of all parts counts.
+    :math:`\tau_y^2 = \tilde\tau_y^2 (1 - \rho^2 \lambda)`, where the tilde marks the SD before the mediator has taken
+    up its share; within patients this is the linear case of Imai, Keele & Yamamoto (2010). The path a and the
+    (co)variances of random paths are taken as they are. Every draw is moved, so that uncertainty of all parts counts.
 
     Parameters
     ----------
@@ -46,9 +47,9 @@ def mediation_sensitivity(tree: xr.DataTree, *, ci_prob: float | None = None) ->
     Returns
     -------
     DataFrame
-        One row an indirect effect: ``level``, ``treatment``, ``mediator``, ``outcome``, ``indirect`` (posterior mean), ``rho_zero``
-        at which the mean is zero, ``rho_interval`` at which the interval first touches zero (0 where it does already; NaN where no
-        correlation up to 0.99 does it), in the direction that shrinks the effect.
+        One row an indirect effect: ``level``, ``treatment``, ``mediator``, ``outcome``, ``indirect`` (posterior mean),
+        ``rho_zero`` at which the mean is zero, ``rho_interval`` at which the interval first touches zero (0 where it
+        does already; NaN where no correlation up to 0.99 does it), in the direction that shrinks the effect.
 
     References
     ----------
@@ -127,7 +128,9 @@ def _of_route(
 def _residual_ratio(
     tree: xr.DataTree, model: MediationTree, level: PathLevel, mediator: str, outcome: str
 ) -> tuple[Floats, Floats]:
-    """Ratio of the residual SDs of outcome and mediator at a level, and the reliability of the mediator's mean there."""
+    """Ratio of the residual SDs of outcome and mediator at a level, and the reliability of the mediator's mean
+    there.
+    """
     if model.latent:
         labels, S = level_covariances(tree)[level]
         sd_m = _residual_sd(S, labels, mediator, [x for x in model.treatments if x in labels])
