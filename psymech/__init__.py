@@ -68,6 +68,7 @@ _HOME = {
     "effects": "posterior.effects",
     "therapist_effects": "posterior.therapists",
     "summarize_therapists": "posterior.therapists",
+    "consistency": "posterior.residuals",
     "rank_therapists": "posterior.ranks",
     "compare_therapists": "posterior.ranks",
     "reliability": "posterior.reliability",

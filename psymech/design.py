@@ -13,8 +13,9 @@ from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
 from psymech.names import INTERCEPT, LEVELS, Level
+from psymech.residual_groups import ResidualGroups, refuse_other_values, residual_groups
 from psymech.rows import response_rows
-from psymech.spec.model import Family, ModelSpec, RandomBlock, ResidualKind, Term, response_label, zero_pairs
+from psymech.spec.model import THERAPIST, Family, ModelSpec, RandomBlock, ResidualKind, Term, response_label, zero_pairs
 from psymech.timebasis import TimeBasis
 
 Floats = NDArray[np.float64]
@@ -66,6 +67,7 @@ class Design:
     unit_means : by level and column, the means that split the decomposed variables, one a unit of `unit_ids`.
     unit_ids : by level, ids of the units that the rows use, also where the level has no random effects.
     roles : the columns that played the roles; patient_ids : how patients' ids were read.
+    residual_by : groups of rows that have a residual SD each; sd_by_therapist : whether each therapist has one.
     """
 
     y: Floats
@@ -91,6 +93,18 @@ class Design:
     unit_ids: Mapping[Level, NDArray] = field(default_factory=dict)
     roles: Mapping[str, str | None] = field(default_factory=dict)
     patient_ids: str = "unique"
+    residual_by: ResidualGroups | None = None
+    sd_by_therapist: bool = False
+
+    @property
+    def sd_code(self) -> Ints:
+        """Index of each row's residual SD: its group, else its response."""
+        return self.response if self.residual_by is None else self.residual_by.code
+
+    @property
+    def sd_labels(self) -> tuple[str, ...]:
+        """What the residual SDs belong to: groups, else responses."""
+        return self.responses if self.residual_by is None else self.residual_by.labels
 
     @property
     def n_obs(self) -> int:
@@ -131,6 +145,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     """
     given, spec = spec, settle_levels(spec, data)
     _refuse_absent_levels(spec, data)
+    refuse_other_values(spec, data)
     findings = [*_early_findings(spec, data), *level_notes(given, spec)]
     DesignReport(tuple(findings)).raise_errors()
     source = column_source(spec, data)
@@ -157,10 +172,18 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     X, row, response, y = X[order], row[order], response[order], y[order]
     levels = _levels(spec, data, X, tuple(labels), row, response)
     _refuse_residuals_across_levels(spec)
+    sd_by_therapist = spec.residual_by == THERAPIST
+    if sd_by_therapist and all(level.level != THERAPIST for level in levels):
+        raise DesignError(
+            "residual_by='therapist' needs therapists in the data and random effects of theirs. Give therapist= to "
+            "SessionData.from_frame(), and do not leave the level out."
+        )
     if not levels:
         raise DesignError(
-            f"Nothing varies over units: {', '.join(r.column for r in spec.responses)} has one value a unit of the lowest level, "
-            "and no level above it is in the model. Give therapist= to SessionData.from_frame(), or model a response of sessions."
+            f"Nothing varies over units: {', '.join(r.column for r in spec.responses)} has one value a unit of the "
+            "lowest level, "
+            "and no level above it is in the model. Give therapist= to SessionData.from_frame(), or model a response "
+            "of sessions."
         )
     previous, gap = _previous_rows(data.codes["patient"][row], response, data.session[row])
     used = {level: np.unique(data.codes[level][row]) for level in data.levels}
@@ -188,6 +211,8 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         unit_ids={level: data.ids[level][units] for level, units in used.items()},
         roles=dict(data.roles),
         patient_ids=data.patient_ids,
+        residual_by=residual_groups(spec, data, row),
+        sd_by_therapist=sd_by_therapist,
     )
     return replace(design, report=DesignReport(tuple([*findings, *_check_design(design)])))
 
@@ -249,8 +274,10 @@ def _refuse_absent_levels(spec: ModelSpec, data: SessionData) -> None:
     for block in spec.random:
         if block.level not in data.levels:
             raise DesignError(
-                f"The model lets {', '.join(block.terms)} vary over level {block.level!r}, but the data name no {block.level}. "
-                f"Give the column with SessionData.from_frame(..., {block.level}=...), or leave the level out of the model."
+                f"The model lets {', '.join(block.terms)} vary over level {block.level!r}, but the data name no "
+                f"{block.level}. "
+                f"Give the column with SessionData.from_frame(..., {block.level}=...), or leave the level out of the "
+                "model."
             )
 
 
@@ -315,7 +342,8 @@ def _previous_rows(patient: Ints, response: Ints, session: Floats) -> tuple[Ints
 def _check_design(design: Design) -> tuple[Finding, ...]:
     codes = {level.level: level.code for level in design.levels}
     labels = {level.level: level.labels for level in design.levels}
-    # Rows of several responses of one session say nothing on sessions within a patient: the longest response is looked at.
+    # Rows of several responses of one session say nothing on sessions within a patient: the longest response is looked
+    # at.
     longest = design.response == np.argmax(np.bincount(design.response))
     found: list[Finding] = list(
         check_levels(

@@ -20,7 +20,10 @@ OBS: Final = "obs"
 AUX: Final = "_aux"  # suffix of the second axis of a correlation matrix
 
 BETA: Final = "beta"  # (term) fixed effects, outcome units per unit of the column
-SIGMA: Final = "sigma"  # () or (response) residual SD, outcome units
+SIGMA: Final = "sigma"  # () or (response) or (residual_group) residual SD, outcome units
+RESIDUAL_GROUP: Final = "residual_group"  # value of the column that residual_by= names
+SD_LOG_SIGMA: Final = "sd_log_sigma"  # () SD over therapists of the logarithm of their residual SD
+LOG_SIGMA: Final = "log_sigma_therapist"  # (therapist) logarithm of the residual SD of a therapist's sessions
 RESIDUAL_CORR: Final = "corr_residual"  # (response, response_aux) residual correlations within a session
 PHI: Final = "phi"  # () or (response) lag-one residual autocorrelation
 NU: Final = "nu"  # () degrees of freedom of Student residuals
@@ -44,6 +47,7 @@ TIME_OF_OBS: Final = "time_of_obs"  # (obs) time as given
 COLUMN: Final = "column"  # of the data, as the user named it
 MEAN_OF_UNIT: Final = "mean_{level}"  # (level, column) unit means by which decomposed variables were split
 RESPONSE_OF_OBS: Final = "response_of_obs"  # (obs) index of the response, only with several responses
+RESIDUAL_GROUP_OF_OBS: Final = "residual_group_of_obs"  # (obs) index of the residual's group, only with residual_by=
 
 # Attributes of the tree's root; dicts are stored as JSON text.
 ATTR_VERSION: Final = "psymech_version"

@@ -51,6 +51,7 @@ class ChosenPriors:
     nu: Gamma | None
     cutpoints: Normal | None
     residual_corr: LKJ | None = None
+    sd_log_sigma: Prior | None = None
 
 
 def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
@@ -59,7 +60,8 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
     Defaults for a Gaussian outcome with standard deviation s and columns with standard deviation s_x:
     intercept Normal(mean, 2.5 s); slopes Normal(0, 2.5 s / s_x); sigma and the patient intercept SD HalfNormal(s),
     the therapist and clinic intercept SD HalfNormal(s / 2); slope SDs HalfNormal(s / (2 s_x)) for patients and half
-    of that above them; correlations LKJ(2). On the logit scale s = 1.5 for the SDs and 1 for the fixed effects.
+    of that above them; correlations LKJ(2). On the logit scale s = 1.5 for the SDs and 1 for the fixed effects. The SD
+    over therapists of log sigma HalfNormal(0.5).
     """
     _refuse_unknown(spec, design)
     logit = design.family in LATENT_SD
@@ -88,7 +90,8 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
         ()
         if logit
         else tuple(
-            _pick(spec, names.SIGMA, r, HalfNormal(float(s))) for r, s in zip(design.responses, s_fixed, strict=True)
+            _pick(spec, names.SIGMA, label, HalfNormal(float(s)))
+            for label, s in zip(design.sd_labels, np.broadcast_to(s_fixed, len(design.sd_labels)), strict=True)
         )
     )
     phi = lookup(spec.priors, names.PHI) or SymmetricBeta(2.0)
@@ -104,6 +107,7 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
         nu=nu if design.family == "student" and isinstance(nu, Gamma) else None,
         cutpoints=cutpoints if design.family == "ordinal" and isinstance(cutpoints, Normal) else None,
         residual_corr=_lkj(lookup(spec.priors, names.RESIDUAL_CORR)) if design.residual == "unstructured" else None,
+        sd_log_sigma=(lookup(spec.priors, names.SD_LOG_SIGMA) or HalfNormal(0.5)) if design.sd_by_therapist else None,
     )
 
 
@@ -117,11 +121,13 @@ def uncentring(design: Design, priors: ChosenPriors) -> NDArray[np.float64]:
 
 
 def _refuse_unknown(spec: ModelSpec, design: Design) -> None:
-    entries: dict[str, set[str]] = {names.BETA: set(design.terms), names.SIGMA: set(design.responses)}
+    entries: dict[str, set[str]] = {names.BETA: set(design.terms), names.SIGMA: set(design.sd_labels)}
     for level in design.levels:
         entries[names.sd(level.level)] = set(level.terms)
         entries[names.corr(level.level)] = set()
     entries |= {names.PHI: set(), names.NU: set(), names.CUTPOINTS: set(), names.RESIDUAL_CORR: set()}
+    if design.sd_by_therapist:
+        entries[names.SD_LOG_SIGMA] = set()
     for key, _ in spec.priors:
         variable = variable_of(key)
         if variable not in entries:
@@ -247,9 +253,13 @@ def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> Pri
         variances["residual"] = np.full(_PRIOR_DRAWS, LATENT_SD[design.family] ** 2)
     else:
         residual = [draw_scale(p, rng, _PRIOR_DRAWS) for p in chosen.sigma]
-        for response, prior, d in zip(design.responses, chosen.sigma, residual, strict=True):
-            add("sigma" if len(design.responses) == 1 else f"sigma[{response}]", prior, d, unit)
+        for label, prior, d in zip(design.sd_labels, chosen.sigma, residual, strict=True):
+            add("sigma" if len(design.sd_labels) == 1 else f"sigma[{label}]", prior, d, unit)
         variances["residual"] = np.mean([d**2 for d in residual], axis=0)
+    if chosen.sd_log_sigma is not None:
+        spread = draw_scale(chosen.sd_log_sigma, rng, _PRIOR_DRAWS)
+        add(names.SD_LOG_SIGMA, chosen.sd_log_sigma, spread, "log")
+        variances["residual"] = variances["residual"] * np.exp(2 * spread**2)  # of the average therapist's sessions
     if chosen.phi is not None:
         add("phi", chosen.phi, 2 * rng.beta(chosen.phi.a, chosen.phi.a, _PRIOR_DRAWS) - 1, "autocorrelation")
     if chosen.nu is not None:

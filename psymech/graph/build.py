@@ -110,6 +110,8 @@ def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
         return f"the family is {design.family!r}, not 'gaussian'."
     if not design.nested:
         return "patients are crossed with therapists, not nested in them."
+    if design.sd_by_therapist:
+        return "each therapist has a residual SD (residual_by='therapist')."
     if design.residual == "ar1" and len(design.responses) > 1:
         return "AR(1) residuals of several responses."
     return ""

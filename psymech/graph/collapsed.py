@@ -11,6 +11,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
+from pytensor.tensor.linalg import det, inv
 from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
@@ -116,7 +117,8 @@ def _response(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResidualCounts:
-    """Number of rows of each residual SD, and, for AR(1), the distinct gaps with how often each occurs; for residuals that
+    """Number of rows of each residual SD, and, for AR(1), the distinct gaps with how often each occurs; for residuals
+    that
     correlate across responses, the patterns.
     """
 
@@ -137,8 +139,8 @@ def _residual_covariance(priors: ChosenPriors) -> TensorVariable:
 
 
 def residual_counts(design: Design) -> ResidualCounts:
-    """Count rows by response, and gaps between a patient's rows."""
-    rows = np.bincount(design.response).astype(float)
+    """Count rows by residual SD, and gaps between a patient's rows."""
+    rows = np.bincount(design.sd_code).astype(float)
     if design.residual == "unstructured":
         return ResidualCounts(rows, np.zeros(0), np.zeros(0), by_pattern(design.row, design.response))
     if design.residual != "ar1":
@@ -170,8 +172,8 @@ def _pattern_expressions(covariance: TensorVariable, patterns: ByPattern) -> tup
         index = np.flatnonzero(mask)
         part = covariance[index][:, index]
         lower = np.tril_indices(len(index))
-        coefs.append(pt.linalg.inv(part)[lower])
-        log_det = log_det + count * pt.log(pt.linalg.det(part))
+        coefs.append(inv(part)[lower])
+        log_det = log_det + count * pt.log(det(part))
     return pt.concatenate(coefs), log_det
 
 
@@ -196,7 +198,7 @@ def draw_response(
         eta = eta + np.sum(level.Z * u[level.code], axis=1)
     if design.residual == "unstructured":
         return eta + _correlated_noise(design, theta, rng)
-    sd = theta[design.response]
+    sd = theta[design.sd_code]
     noise = sd * rng.standard_normal(design.n_obs)
     if design.residual == "ar1":
         phi = theta[-1]

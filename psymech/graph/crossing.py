@@ -65,14 +65,14 @@ def make_crossing(design: Design, priors: ChosenPriors) -> Crossing:
 
 
 def residual_structure(design: Design) -> ByGroup | ByPattern | AR1:
-    """Return the residual structure: one SD a response, a covariance across the responses of a session, or a first-order
-    autoregression within patients.
+    """Return the residual structure: one SD a response or group of rows, a covariance across the responses of a
+    session, or a first-order autoregression within patients.
     """
     if design.residual == "unstructured":
         return by_pattern(design.row, design.response)
     if design.residual == "ar1":
         return ar1(design.session, _series(design))
-    return ByGroup(design.response)
+    return ByGroup(design.sd_code)
 
 
 def _series(design: Design) -> NDArray[np.int64]:

@@ -11,9 +11,10 @@ from psymech import names
 from psymech.design import Design, LevelDesign
 from psymech.errors import SpecError
 from psymech.graph.residuals import ar1_response
-from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
+from psymech.graph.variables import covariance_factor, matmul, register_covariance, signed_scales, standard_vector
 from psymech.priors import ChosenPriors, uncentring
-from psymech.spec.priors import HalfNormal, HalfStudentT, Normal
+from psymech.spec.model import THERAPIST
+from psymech.spec.priors import HalfNormal, HalfStudentT, Normal, Prior
 
 Parametrisation = Literal["centred", "non-centred"]
 CENTRE_ABOVE = 0.9
@@ -25,6 +26,8 @@ def coordinates(design: Design) -> dict[str, object]:
     if len(design.responses) > 1:
         coords[names.RESPONSE] = list(design.responses)
         coords[names.RESPONSE + names.AUX] = list(design.responses)
+    if design.residual_by is not None:
+        coords[names.RESIDUAL_GROUP] = list(design.residual_by.labels)
     for level in design.levels:
         dim = names.term_dim(level.level)
         coords[level.level] = level.labels
@@ -149,20 +152,36 @@ def ordered_cutpoints(prior: Normal, k: int) -> TensorVariable:
 
 
 def residual_sd(design: Design, priors: ChosenPriors) -> TensorVariable:
-    """Register sigma, a scalar or one per response, and return it per row."""
+    """Register sigma, a scalar or one per response, group or therapist, and return it per row."""
     sd = positive_sigma(design, priors)
+    if priors.sd_log_sigma is not None:
+        return _therapist_sd(design, priors.sd_log_sigma, sd)
+    if design.residual_by is not None:
+        return sd[pm.Data(names.RESIDUAL_GROUP_OF_OBS, design.residual_by.code, dims=(names.OBS,))]
     if len(design.responses) == 1:
         return sd
     return sd[pm.Data(names.RESPONSE_OF_OBS, design.response, dims=(names.OBS,))]
 
 
+def _therapist_sd(design: Design, prior: Prior, sd: TensorVariable) -> TensorVariable:
+    """Register the therapists' log residual SDs, normal around log sigma, non-centred; return the SD of each row."""
+    level = design.level(THERAPIST)
+    assert level is not None
+    scale = signed_scales("scale_log_sigma", [prior])[0]
+    pm.Deterministic(names.SD_LOG_SIGMA, pt.abs(scale))
+    z = pm.Normal("z_log_sigma", 0.0, 1.0, dims=(THERAPIST,))
+    log_sd = pm.Deterministic(names.LOG_SIGMA, pt.log(sd) + scale * z, dims=(THERAPIST,))
+    code = pm.Data("therapist_of_residual", level.code, dims=(names.OBS,))
+    return pt.exp(log_sd)[code]
+
+
 def positive_sigma(design: Design, priors: ChosenPriors) -> TensorVariable:
-    """Register sigma: a scalar with one response, else one per response."""
+    """Register sigma: a scalar with one response, else one per response or group of residuals."""
     family = type(priors.sigma[0])
     if any(type(p) is not family for p in priors.sigma):
-        raise SpecError("The priors of sigma must be of one family for all responses.")
-    one = len(design.responses) == 1
-    dims = None if one else (names.RESPONSE,)
+        raise SpecError("The priors of sigma must be of one family for all responses and groups.")
+    one = len(design.sd_labels) == 1
+    dims = None if one else (names.RESPONSE if design.residual_by is None else names.RESIDUAL_GROUP,)
 
     def values(field: str) -> object:
         every = np.array([getattr(p, field) for p in priors.sigma], dtype=float)

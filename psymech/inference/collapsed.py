@@ -96,7 +96,8 @@ def starting_points(target: Target, design: Design, priors: ChosenPriors) -> Cal
         center += [0.0] * int(free.sum())
         spread += [0.5] * int(free.sum())
     for r in range(target.n_sigma):
-        center.append(float(np.log(design.y[design.response == r].std() * 0.7)))
+        spread_of_rows = design.y[design.sd_code == r].std() or design.y.std()  # one row alone has none
+        center.append(float(np.log(spread_of_rows * 0.7)))
         spread.append(0.2)
     if target.correlated_residuals:
         center += [0.0] * (target.n - len(center))

@@ -13,7 +13,7 @@ def prior_table(design: Design, priors: ChosenPriors) -> str:
 
     ``{"sd_therapist[Intercept]": {"family": "HalfNormal", "sd": 2}}``. The prior of an intercept belongs to the
     expected outcome at the average of the other columns. A correlation matrix has one prior, ``corr_patient``; with
-    several responses there is one ``sigma[response]`` each.
+    several responses, or groups of residuals, there is one ``sigma[...]`` each.
     """
     found: dict[str, Prior] = {
         f"{names.BETA}[{label}]": prior for label, prior in zip(design.terms, priors.beta, strict=True)
@@ -25,7 +25,8 @@ def prior_table(design: Design, priors: ChosenPriors) -> str:
     if len(priors.sigma) == 1:
         found[names.SIGMA] = priors.sigma[0]
     else:
-        found |= {f"{names.SIGMA}[{r}]": p for r, p in zip(design.responses, priors.sigma, strict=False)}
+        found |= {f"{names.SIGMA}[{r}]": p for r, p in zip(design.sd_labels, priors.sigma, strict=True)}
     others = {names.PHI: priors.phi, names.NU: priors.nu, names.CUTPOINTS: priors.cutpoints}
+    others |= {names.SD_LOG_SIGMA: priors.sd_log_sigma}
     found |= {name: prior for name, prior in others.items() if prior is not None}
     return json.dumps({name: to_dict(prior) for name, prior in found.items()}, ensure_ascii=False)

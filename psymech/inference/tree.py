@@ -34,7 +34,10 @@ def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
         dims[names.corr(level.level)] = (dim, dim + names.AUX)
         dims[names.effect(level.level)] = (level.level, dim)
     if design.family in ("gaussian", "student"):
-        dims[names.SIGMA] = per_response
+        dims[names.SIGMA] = per_response if design.residual_by is None else (names.RESIDUAL_GROUP,)
+    if design.sd_by_therapist:
+        dims[names.SD_LOG_SIGMA] = ()
+        dims[names.LOG_SIGMA] = ("therapist",)
     if design.residual == "ar1":
         dims[names.PHI] = ()
     if design.residual == "unstructured":
@@ -53,6 +56,8 @@ def tree_coords(design: Design) -> dict[str, NDArray]:
         coords[names.RESPONSE] = np.array(design.responses, dtype=object)
         if design.residual == "unstructured":
             coords[names.RESPONSE + names.AUX] = coords[names.RESPONSE]
+    if design.residual_by is not None:
+        coords[names.RESIDUAL_GROUP] = np.array(design.residual_by.labels, dtype=object)
     for level in design.levels:
         dim = names.term_dim(level.level)
         coords[level.level] = level.labels
@@ -136,6 +141,8 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
     }
     if len(design.responses) > 1:
         data[names.RESPONSE_OF_OBS] = (obs, design.response)
+    if design.residual_by is not None:
+        data[names.RESIDUAL_GROUP_OF_OBS] = (obs, design.residual_by.code)
     for position, level in enumerate(design.levels):
         data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), level.Z)
         data[names.group_of_obs(level.level)] = (obs, level.code)
@@ -164,6 +171,16 @@ def _term_table(design: Design) -> list[dict[str, object]]:
     ]
 
 
+def _without_rows(design: Design) -> dict[str, list[int]]:
+    """By level, the units whose random columns are zero in every row: the data say nothing on their effects."""
+    found = {}
+    for level in design.levels:
+        seen = np.bincount(level.code, weights=(level.Z != 0).any(axis=1), minlength=level.n_units)
+        if not seen.all():
+            found[level.level] = np.flatnonzero(seen == 0).tolist()
+    return {"without_rows": found} if found else {}
+
+
 def _design_notes(design: Design) -> dict[str, object]:
     return {
         "time_basis": None if design.time_basis is None else design.time_basis.to_dict(),
@@ -171,4 +188,5 @@ def _design_notes(design: Design) -> dict[str, object]:
         "nested": design.nested,
         "roles": dict(design.roles),
         "patient_ids": design.patient_ids,
+        **_without_rows(design),
     }

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from psymech.errors import SpecError
 from psymech.models.common import RandomTerms, intercept, names_of, random_blocks, time_terms
+from psymech.models.nesting import partially_nested
 from psymech.names import TIME, Level
 from psymech.spec.model import Factor, Family, ModelSpec, ResidualKind, Response, Term, TimeKind, TimeShape
 from psymech.spec.priors import Prior, check_priors
@@ -18,6 +19,8 @@ def growth(
     moderators: Iterable[str] | str = (),
     family: Family = "gaussian",
     residual: ResidualKind = "iid",
+    residual_by: str | None = None,
+    therapist_in: str | None = None,
     correlated: bool | Mapping[Level, bool] = True,
     centred: Mapping[Level, bool] | None = None,
     knots: Iterable[float] = (),
@@ -53,6 +56,12 @@ def growth(
         logit).
     residual
         ``"iid"`` or ``"ar1"``: residuals of sessions d apart correlate phi^d.
+    residual_by
+        A column whose values have a residual SD each, such as the arm or a period; or ``"therapist"``: each therapist
+        has one, log sigma_k ~ N(log sigma, sd_log_sigma^2), see :func:`psymech.consistency`.
+    therapist_in
+        A 0/1 column among the covariates or moderators: therapists' effects are multiplied by it, as where only one
+        arm has therapists. Give patients without one any placeholder as therapist id.
     correlated
         Whether the random terms of a level correlate, for all levels or by level.
     centred
@@ -114,6 +123,7 @@ def growth(
         correlated=correlated,
         centred=centred,
     )
+    blocks = partially_nested(blocks, without, terms, therapist_in)
     if family == "ordinal":
         terms = terms[1:]  # the thresholds take the place of the intercept
     return ModelSpec(
@@ -124,4 +134,6 @@ def growth(
         residual=residual,
         time=form,
         priors=check_priors(priors),
+        residual_by=residual_by,
+        therapist_in=therapist_in,
     )

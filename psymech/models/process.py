@@ -14,6 +14,7 @@ from psymech.models.common import (
     time_terms,
     variable_parts,
 )
+from psymech.models.nesting import partially_nested
 from psymech.names import TIME, Level
 from psymech.spec.model import (
     DECOMPOSITIONS,
@@ -48,6 +49,8 @@ def process(
     decompose: Decompose = "observed",
     family: Family = "gaussian",
     residual: ResidualKind = "iid",
+    residual_by: str | None = None,
+    therapist_in: str | None = None,
     correlated: bool | Mapping[Level, bool] = True,
     centred: Mapping[Level, bool] | None = None,
     priors: Mapping[str, Prior] | None = None,
@@ -93,7 +96,7 @@ def process(
     decompose
         ``"observed"`` splits by observed means, ``"none"`` takes predictors as given, ``"latent"`` is not available
         yet.
-    family, residual, correlated, centred, priors
+    family, residual, residual_by, therapist_in, correlated, centred, priors
         As in :func:`psymech.growth`.
 
     Returns
@@ -152,6 +155,7 @@ def process(
     blocks, without = random_blocks(
         slopes, terms, argument="slopes", decomposed=decomposed, correlated=correlated, centred=centred
     )
+    blocks = partially_nested(blocks, without, terms, therapist_in)
     if family == "ordinal":
         terms = terms[1:]
     return ModelSpec(
@@ -163,6 +167,8 @@ def process(
         time=form,
         decompose=decompose,
         priors=check_priors(priors),
+        residual_by=residual_by,
+        therapist_in=therapist_in,
     )
 
 

@@ -13,6 +13,7 @@ from psymech.gaussian.patterns import by_pattern
 from psymech.gaussian.residual import AR1, ByGroup, Residual, ar1
 from psymech.names import Level
 from psymech.posterior import tree as read
+from psymech.posterior.residuals import differs, row_sd
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -133,6 +134,11 @@ def _refuse(tree: xr.DataTree) -> None:
             "Leaving units out without refitting needs patients nested in therapists; here they are crossed. "
             "Fit again without each group of units (cross-validation by refitting)."
         )
+    if names.LOG_SIGMA in read.posterior(tree):
+        raise SpecError(
+            "Leaving units out without refitting is not available where each therapist has a residual SD "
+            "(residual_by='therapist'). Fit again without each group of units (cross-validation by refitting)."
+        )
     if not read.levels_of(tree):
         raise SpecError("The fit has no random effects: there is no unit to leave out.")
 
@@ -163,6 +169,9 @@ def _residual(tree: xr.DataTree) -> tuple[Residual, Floats]:
     data, responses = read.constants(tree), read.responses_of(tree)
     n = data.sizes[names.OBS]
     response = data[names.RESPONSE_OF_OBS].values.astype(np.int64) if len(responses) > 1 else np.zeros(n, np.int64)
+    if differs(tree):
+        found = row_sd(tree, read.one_response(tree, None), np.arange(n))
+        return ByGroup(found.code), found.sd
     sigma = np.column_stack([read.residual_sd(tree, r).values.ravel() for r in responses])
     kind = read.json_attr(tree, names.ATTR_SPEC)["residual"]
     if kind == "unstructured":

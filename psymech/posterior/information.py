@@ -101,6 +101,7 @@ def refuse_uncovered(tree: xr.DataTree, response: str) -> None:
     obstacle = {
         f"the family is {read.family_of(tree, response)!r}": read.family_of(tree, response) != "gaussian",
         "the residuals are autoregressive": spec.get("residual", "iid") != "iid",
+        "residual SDs differ between sessions (residual_by=)": spec.get("residual_by") is not None,
         "the model has several responses": len(read.responses_of(tree)) > 1,
         "patients are crossed with therapists": not design.get("nested", True),
     }

@@ -57,6 +57,7 @@ class NewRows:
     units : mapping of level to the units.
     session, time : float64 (n_rows,).
     notes : what was left out.
+    groups : float64 (n_rows,), values of the column by which residual SDs differ; None where there is none.
     """
 
     row: np.ndarray
@@ -67,6 +68,7 @@ class NewRows:
     session: np.ndarray
     time: np.ndarray
     notes: tuple[str, ...]
+    groups: np.ndarray | None = None
 
 
 def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
@@ -105,7 +107,14 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
         session=data.session[order],
         time=data.time[order],
         notes=notes,
+        groups=_groups(tree, data, order),
     )
+
+
+def _groups(tree: xr.DataTree, data: SessionData, rows: np.ndarray) -> np.ndarray | None:
+    column = read.json_attr(tree, names.ATTR_SPEC).get("residual_by")
+    known = [*data.sessions.columns, *(name for table in data.units.values() for name in table.columns)]
+    return data.values(column)[rows] if column is not None and column in known else None
 
 
 def read_sessions(tree: xr.DataTree, newdata: object) -> SessionData:

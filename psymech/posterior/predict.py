@@ -10,10 +10,11 @@ import xarray as xr
 from scipy.special import expit
 
 from psymech import names
-from psymech.errors import DesignWarning, SpecError, shown_ids
+from psymech.errors import DataError, DesignWarning, SpecError, shown_ids
 from psymech.names import CHAIN, DRAW, OBS, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
 from psymech.posterior.newdata import NOBODY, UNSEEN, NewRows, NewUnits, new_rows
+from psymech.posterior.residuals import differs
 
 Target = Literal["this_therapist", "average_therapist", "new_therapist", "new_patient"]
 Kind = Literal["mean", "draw"]
@@ -89,7 +90,8 @@ def predict(
     -----
     A decomposed predictor is split by the means of the fit for patients and therapists of the fit, and by the means of
     the new rows for others. AR(1) residuals are drawn afresh, correlated within the new rows of a patient; the last
-    residual seen in the fit is not carried on. For binary and ordinal outcomes the average therapist's curve is that of
+    residual seen in the fit is not carried on. Where each therapist has a residual SD, a therapist of the fit keeps
+    it under every target. For binary and ordinal outcomes the average therapist's curve is that of
     a typical patient; averaging draws of ``new_therapist`` gives the population's.
 
     A response with one value a patient or therapist is predicted at every row given, as if the unit's score were taken
@@ -208,7 +210,7 @@ def _outcome(tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, r
         latent = eta + rng.logistic(size=eta.shape)
         above = sum((latent > cut[:, j, None]).astype(np.int64) for j in range(cut.shape[1]))
         return read.categories_of(tree, response)[above]
-    sd = read.residual_sd(tree, response).values.reshape(-1, 1)
+    sd = _residual_sd(tree, response, rows, rng)
     if family == "student":
         nu = read.per_response(tree, names.NU, response).values.reshape(-1, 1)
         return eta + sd * rng.standard_t(nu, size=eta.shape)
@@ -217,6 +219,36 @@ def _outcome(tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, r
         phi = read.per_response(tree, names.PHI, response).values.reshape(-1)
         error = _autoregressive(error, phi, rows.units["patient"].own, rows.session)
     return eta + sd * error
+
+
+def _residual_sd(tree: xr.DataTree, response: str, rows: NewRows, rng: np.random.Generator) -> np.ndarray:
+    """Return the residual SD of each row in each draw, (samples, rows), or (samples, 1) where all share one."""
+    draws = read.posterior(tree)
+    if names.LOG_SIGMA in draws:
+        return _therapist_sd(tree, rows.units["therapist"], rng)
+    if not differs(tree):
+        return read.residual_sd(tree, response).values.reshape(-1, 1)
+    column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
+    labels = read.labels_of(draws, names.RESIDUAL_GROUP)
+    if rows.groups is None:
+        raise DataError(f"expected the column {column!r} in the new data: residual SDs differ by it (residual_by=).")
+    asked = [f"{value:g}" for value in rows.groups]
+    unknown = sorted(set(asked) - set(labels))
+    if unknown:
+        raise DataError(
+            f"column {column!r} of the new data: expected the groups of the fit, {shown_ids(labels)}, found "
+            f"{shown_ids(unknown)}."
+        )
+    return _flat(tree, names.SIGMA, names.RESIDUAL_GROUP)[:, [labels.index(each) for each in asked]]
+
+
+def _therapist_sd(tree: xr.DataTree, units: NewUnits, rng: np.random.Generator) -> np.ndarray:
+    """Residual SD of each row's therapist; one drawn from the population for therapists the fit does not know."""
+    known = _flat(tree, names.LOG_SIGMA, "therapist")
+    middle, spread = np.log(_flat(tree, names.SIGMA)), _flat(tree, names.SD_LOG_SIGMA)
+    fresh = middle[:, None] + spread[:, None] * rng.standard_normal((middle.size, len(units.labels)))
+    unseen = units.known == UNSEEN
+    return np.exp(np.where(unseen, fresh[:, units.own], known[:, np.maximum(units.known, 0)]))
 
 
 def _autoregressive(error: np.ndarray, phi: np.ndarray, patient: np.ndarray, session: np.ndarray) -> np.ndarray:

@@ -85,12 +85,14 @@ def _by_formula(tree: xr.DataTree, *, term: str, response: str | None, level: st
     below = [each for each in read.levels_of(tree) if LEVELS.index(each) < LEVELS.index(known)]
     blocks = {each: read.labels_of(read.posterior(tree), names.term_dim(each)) for each in [*below, known]}
     effects = read.unit_effects(tree, level=level, term=label)
+    kept = read.units_with_rows(tree, level)
     if any(terms != (INTERCEPT,) for terms in blocks.values()):
         variance = (read.level_sd(tree, level=level, term=label) ** 2).values.ravel()[:, None]
-        noise = sampling_variance(tree, level=known, response=chosen)[..., blocks[known].index(label)]
+        noise = sampling_variance(tree, level=known, response=chosen)[:, kept, blocks[known].index(label)]
         return effects.copy(data=(variance / (variance + noise)).reshape(effects.shape)).rename("reliability")
     variances = {each: (read.level_sd(tree, level=each, term=INTERCEPT) ** 2).values.ravel() for each in blocks}
     information = _information(tree, variances, (read.residual_sd(tree, chosen) ** 2).values.ravel())
+    information = information[kept]
     share = variances[level] * information / (variances[level] * information + 1.0)
     return effects.copy(data=share.T.reshape(effects.shape)).rename("reliability")
 

@@ -120,11 +120,11 @@ def summarize_therapists(
             "rank_high": rank_high.values,
             "reliability": reliability(tree, term=term, response=response, level=level).values,
         },
-        index=pd.Index(read.unit_labels(tree, level), name=level),
+        index=pd.Index(effects[level].values.tolist(), name=level),
     )
     owner = _response_of_label(tree, label, response)
     table = table.join(caseload(tree, level=level, response=owner))
-    table["raw_mean"] = raw_means(tree, level=level, label=label, response=owner)
+    table["raw_mean"] = raw_means(tree, level=level, label=label, response=owner)[read.units_with_rows(tree, level)]
     return table
 
 

@@ -182,7 +182,9 @@ def take(values: xr.DataArray, dim: str, label: str) -> xr.DataArray:
 
 
 def unit_effects(tree: xr.DataTree, *, level: str, term: str, response: str | None = None) -> xr.DataArray:
-    """Return the draws of one random term, dims (chain, draw, level)."""
+    """Return the draws of one random term, dims (chain, draw, level), of the units that have rows of theirs
+    (:func:`units_with_rows`).
+    """
     label = random_label(tree, level, term, response)
     draws = posterior(tree)
     if names.effect(level) not in draws:
@@ -191,7 +193,20 @@ def unit_effects(tree: xr.DataTree, *, level: str, term: str, response: str | No
             "Recover the random effects before asking for them."
         )
     values = take(draws[names.effect(level)], names.term_dim(level), label)
-    return values.transpose(names.CHAIN, names.DRAW, level)
+    values = values.transpose(names.CHAIN, names.DRAW, level)
+    kept = units_with_rows(tree, level)
+    return values if kept.size == values.sizes[level] else values.isel({level: kept})
+
+
+def units_with_rows(tree: xr.DataTree, level: str) -> np.ndarray:
+    """Return the positions of the units whose random columns are not zero in every row.
+
+    In partially nested designs the therapist ids of untreated patients are placeholders, not therapists.
+    """
+    every = np.arange(posterior(tree).sizes[level])
+    if names.ATTR_DESIGN not in tree.attrs:
+        return every
+    return np.setdiff1d(every, json_attr(tree, names.ATTR_DESIGN).get("without_rows", {}).get(level, []))
 
 
 def level_sd(tree: xr.DataTree, *, level: str, term: str, response: str | None = None) -> xr.DataArray:
@@ -221,7 +236,12 @@ def rows_of_response(tree: xr.DataTree, response: str) -> np.ndarray:
 
 
 def residual_sd(tree: xr.DataTree, response: str) -> xr.DataArray:
-    """Return the draws of a response's residual SD, dims (chain, draw)."""
+    """Return the draws of a response's residual SD, dims (chain, draw); SpecError where it differs between rows."""
+    if names.LOG_SIGMA in posterior(tree):
+        raise SpecError(
+            "a single residual SD is expected here, but each therapist has one (residual_by='therapist'). "
+            "Fit without residual_by= for this estimate."
+        )
     return per_response(tree, names.SIGMA, response)
 
 

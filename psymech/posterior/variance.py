@@ -11,6 +11,7 @@ from psymech import names
 from psymech.errors import SpecError, shown_ids
 from psymech.names import CHAIN, DRAW, INTERCEPT, SAMPLE_DIMS
 from psymech.posterior import tree as read
+from psymech.posterior.residuals import mean_variance, variance_at
 
 Per = Literal["session", "patient"]
 Scale = Literal["latent", "response"]
@@ -21,16 +22,17 @@ LATENT_VARIANCE: Final = pi**2 / 3  # of the standard logistic distribution
 def residual_variance(tree: xr.DataTree, response: str) -> tuple[np.ndarray, str]:
     """Return the residual variance's draws, shape (chain, draw), and the scale it is on.
 
-    Gaussian: sigma^2. Student: sigma^2 nu / (nu - 2), NaN where nu <= 2 (no variance). Bernoulli and ordinal: pi^2
+    Where it differs between groups of rows or therapists, the average over the response's rows. Gaussian: sigma^2.
+    Student: sigma^2 nu / (nu - 2), NaN where nu <= 2 (no variance). Bernoulli and ordinal: pi^2
     / 3, the variance of the latent logistic outcome.
     """
     family = read.family_of(tree, response)
     if family == "gaussian":
-        return (read.residual_sd(tree, response) ** 2).values, f"outcome ({response})"
+        return mean_variance(tree, response), f"outcome ({response})"
     if family == "student":
         nu = read.per_response(tree, names.NU, response).values
         factor = np.divide(nu, nu - 2.0, out=np.full_like(nu, np.nan), where=nu > 2.0)
-        return (read.residual_sd(tree, response) ** 2).values * factor, f"outcome ({response})"
+        return mean_variance(tree, response) * factor, f"outcome ({response})"
     if family in ("bernoulli", "ordinal"):
         sizes = read.posterior(tree).sizes
         return np.full(
@@ -130,7 +132,9 @@ def variance_partition(
     n_points = next(iter(points.values())).size if points else 1
     if per == "session" or sessions is not None:
         factor = 1.0 if sessions is None else _mean_factor(tree, chosen, sessions)
-        parts[RESIDUAL] = np.repeat((residual * factor)[..., None], n_points, axis=-1)
+        own = variance_at(tree, chosen, points)
+        own = np.repeat(residual[..., None], n_points, axis=-1) if own is None else own
+        parts[RESIDUAL] = own * np.asarray(factor)[..., None]
         denominator += " + residual" + ("" if sessions is None else f" of the mean of {sessions:g} sessions")
     return _dataset(tree, parts, points, at).assign_attrs(
         per=per,

@@ -151,6 +151,7 @@ def _variation(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
                 if float(abs(values).max()) > 0:
                     add(f"correlation of {labels[i]} and {labels[j]}", level, values)
     words = {names.SIGMA: "residual SD", names.PHI: "residual autocorrelation", names.NU: "degrees of freedom"}
+    words[names.SD_LOG_SIGMA] = "SD of therapists' log residual SD"
     for name, title in words.items():
         if name not in posterior:
             continue
@@ -158,6 +159,10 @@ def _variation(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
         if names.RESPONSE in values.dims:
             for label in read.labels_of(values, names.RESPONSE):
                 add(f"{title} of {label}", "session", read.take(values, names.RESPONSE, label))
+        elif names.RESIDUAL_GROUP in values.dims:
+            column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
+            for label in read.labels_of(values, names.RESIDUAL_GROUP):
+                add(f"{title} where {column} is {label}", "session", read.take(values, names.RESIDUAL_GROUP, label))
         else:
             add(title, "session", values)
     return pd.DataFrame(rows, columns=pd.Index(["quantity", "level", "mean", *interval_names(ci_prob)]))

@@ -142,6 +142,11 @@ def _residual(tree: xr.DataTree) -> Markup | None:
         return Markup("e ~ Student-t(ν, 0, σ)")
     if names.PHI in posterior:
         return Markup("e ~ N(0, σ²), residuals d sessions apart correlate φ<sup>d</sup>")
+    if names.LOG_SIGMA in posterior:
+        return Markup("e ~ N(0, σ<sub>k</sub>²) for therapist k, log σ<sub>k</sub> ~ N(log σ, τ²)")
+    if names.SIGMA in posterior and names.RESIDUAL_GROUP in posterior[names.SIGMA].dims:
+        column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
+        return Markup("e ~ N(0, σ²), one σ for each value of {}").format(column)
     if names.SIGMA in posterior:
         return Markup("e ~ N(0, σ²)")
     return None

@@ -148,6 +148,8 @@ def simulate(
 def _refuse(spec: ModelSpec, sizes: Sizes) -> None:
     if len(spec.responses) != 1:
         raise SpecError("simulate() draws one outcome; this model has several.")
+    if spec.residual_by is not None:
+        raise SpecError(f"simulate() draws residuals of one SD, found residual_by={spec.residual_by!r}.")
     for block in spec.random:
         if getattr(sizes, f"{block.level}s") is None:
             raise SpecError(f"The model lets terms vary over level {block.level!r}, but sizes.{block.level}s is None.")

@@ -1,7 +1,7 @@
 """ModelSpec: what is modelled, as a frozen value.
 
-A response has terms; a term is a product of factors; a factor is one column: a variable's part, perhaps lagged, or one basis
-function of time. Random blocks name the terms that vary over the units of a level.
+A response has terms; a term is a product of factors; a factor is one column: a variable's part, perhaps lagged, or
+one basis function of time. Random blocks name the terms that vary over the units of a level.
 """
 
 import json
@@ -33,6 +33,7 @@ RESIDUALS_OF_ONE = tuple(kind for kind in RESIDUALS if kind != "unstructured")  
 RESPONSE_LEVELS: tuple[ResponseLevel, ...] = get_args(ResponseLevel)
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 DECOMPOSITIONS: tuple[Decompose, ...] = get_args(Decompose)
+THERAPIST: Level = "therapist"  # as residual_by: each therapist has a residual SD
 
 
 def one_of(value: object, allowed: tuple[str, ...], argument: str) -> None:
@@ -168,8 +169,10 @@ def _refuse_half_zeros(block: RandomBlock, pairs: Iterable[tuple[str, str]]) -> 
     for i, j in zip(*np.nonzero(zero), strict=True):
         if i < j or not all(zero[i, before] or zero[j, before] for before in range(j)):
             raise SpecError(
-                f"The random block of level {block.level!r} cannot keep {block.terms[j]!r} and {block.terms[i]!r} uncorrelated in "
-                "this order: put the terms that are uncorrelated with others first, the mediators' before the outcome's."
+                f"The random block of level {block.level!r} cannot keep {block.terms[j]!r} and {block.terms[i]!r} "
+                "uncorrelated in "
+                "this order: put the terms that are uncorrelated with others first, the mediators' before the "
+                "outcome's."
             )
 
 
@@ -178,9 +181,11 @@ class ModelSpec:
     """A model as a value: responses, random blocks, residual, priors.
 
     Build one with :func:`psymech.growth`, :func:`psymech.process`, ...; not by hand.
-    `without` lists levels that must have no random effects although the data name them. `roles` says what columns are to the
-    question (treatment, mediator, outcome). `uncorrelated` lists pairs of random terms, the earlier first, whose correlation is zero
-    by assumption at every level: the intercepts of a mediator and an outcome that the mediator's unit means predict.
+    `without` lists levels that must have no random effects although the data name them. `roles` says what columns are
+    to the question (treatment, mediator, outcome). `uncorrelated` lists pairs of random terms, the earlier first,
+    whose correlation is zero by assumption at every level: the intercepts of a mediator and an outcome that the
+    mediator's unit means predict. `residual_by` names the column whose values have a residual SD each, or is
+    ``"therapist"``; `therapist_in` names the 0/1 column of patients who have a therapist (partially nested designs).
     """
 
     kind: str
@@ -193,6 +198,8 @@ class ModelSpec:
     priors: tuple[tuple[str, _priors.Prior], ...] = ()
     roles: tuple[tuple[str, str], ...] = field(default=())
     uncorrelated: tuple[tuple[str, str], ...] = ()
+    residual_by: str | None = None
+    therapist_in: str | None = None
 
     def __post_init__(self) -> None:
         one_of(self.residual, RESIDUALS if len(self.responses) > 1 else RESIDUALS_OF_ONE, "residual")
@@ -225,6 +232,8 @@ class ModelSpec:
             raise SpecError(f"All responses of a model are of one family, found {', '.join(sorted(families))}.")
         if self.residual != "iid" and families != {"gaussian"}:
             raise SpecError(f"residual={self.residual!r} needs family='gaussian', found {sorted(families)}.")
+        if self.residual_by is not None:
+            _refuse_residual_by(self)
 
     def _refuse_at_own_level(self, label: str, level: Level) -> None:
         for response in self.responses:
@@ -235,7 +244,8 @@ class ModelSpec:
             )
             if label in own and response.level in LEVELS and LEVELS.index(response.level) >= LEVELS.index(level):
                 raise SpecError(
-                    f"{label!r} cannot vary over {level}s: {response.column!r} has one value a {response.level}, so its residual "
+                    f"{label!r} cannot vary over {level}s: {response.column!r} has one value a {response.level}, so "
+                    "its residual "
                     f"is all that differs there. Name it at a level above."
                 )
 
@@ -275,6 +285,18 @@ class ModelSpec:
         return json.dumps(values, ensure_ascii=False)
 
 
+def _refuse_residual_by(spec: ModelSpec) -> None:
+    which = f"residual_by={spec.residual_by!r}"
+    if len(spec.responses) > 1:
+        raise SpecError(f"{which} is for models of one outcome, found {len(spec.responses)}.")
+    if spec.family not in ("gaussian", "student"):
+        raise SpecError(f"{which} needs family='gaussian' or 'student': {spec.family!r} has no residual SD.")
+    if spec.residual != "iid":
+        raise SpecError(f"{which} needs residual='iid', found {spec.residual!r}.")
+    if spec.residual_by == spec.outcome:
+        raise SpecError(f"{which} names the outcome itself. Name a column of groups, or 'therapist'.")
+
+
 def response_label(response: str, label: str) -> str:
     """``phq9~alliance.within``: a term label with its response."""
     return f"{response}~{label}"
@@ -308,6 +330,8 @@ def from_json(text: str) -> ModelSpec:
             priors=tuple((key, _priors.from_dict(p)) for key, p in values["priors"]),
             roles=tuple((a, b) for a, b in values["roles"]),
             uncorrelated=tuple((a, b) for a, b in values["uncorrelated"]),
+            residual_by=values.get("residual_by"),
+            therapist_in=values.get("therapist_in"),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
         raise SpecError(f"Not a psymech specification: {problem!r}.") from problem
