@@ -214,7 +214,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         residual_by=residual_groups(spec, data, row),
         sd_by_therapist=sd_by_therapist,
     )
-    return replace(design, report=DesignReport(tuple([*findings, *_check_design(design)])))
+    return replace(design, report=DesignReport(tuple([*findings, *_check_design(design, spec)])))
 
 
 def _early_findings(spec: ModelSpec, data: SessionData) -> list[Finding]:
@@ -339,7 +339,7 @@ def _previous_rows(patient: Ints, response: Ints, session: Floats) -> tuple[Ints
     return previous, gap
 
 
-def _check_design(design: Design) -> tuple[Finding, ...]:
+def _check_design(design: Design, spec: ModelSpec) -> tuple[Finding, ...]:
     codes = {level.level: level.code for level in design.levels}
     labels = {level.level: level.labels for level in design.levels}
     # Rows of several responses of one session say nothing on sessions within a patient: the longest response is looked
@@ -352,6 +352,8 @@ def _check_design(design: Design) -> tuple[Finding, ...]:
             labels=labels,
         )
     )
+    if spec.therapist_in is not None:  # the placeholder of untreated patients is no therapist
+        codes.pop(THERAPIST, None)
     for index, (label, term) in enumerate(zip(design.terms, design.term_specs, strict=True)):
         if term.role in ("intercept", "time"):
             continue
