@@ -62,7 +62,9 @@ def prior_predictive(built: BuiltModel, *, draws: int = 500, seed: int | None = 
     """
     if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
         raise SpecError(f"draws: expected a whole number above zero, found {draws!r}.")
-    model = built.model if built.engine == "explicit" else explicit_model(built.design, built.priors)
+    # Residuals that correlate across responses are known to the collapsed graph only.
+    own = built.engine == "explicit" or built.design.residual == "unstructured"
+    model = built.model if own else explicit_model(built.design, built.priors)
     seeds = np.random.SeedSequence(seed).generate_state(1)
     # One pass of forward draws is over before a compiler would have started: Python evaluates the graph.
     drawn = pm.draw(model["y"], draws=int(draws), random_seed=int(seeds[0]), mode="FAST_COMPILE")

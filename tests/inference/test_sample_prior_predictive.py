@@ -1,6 +1,7 @@
 """Outcomes drawn before any data are seen: one call for every family, with the moments that the priors state."""
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
@@ -108,3 +109,28 @@ def test_the_same_seed_gives_the_same_outcomes() -> None:
 def test_the_number_of_draws_is_checked(draws: object) -> None:
     with pytest.raises(SpecError, match="draws: expected a whole number above zero"):
         prior_predictive(built_model(), draws=draws)  # pyright: ignore[reportArgumentType]
+
+
+def test_residuals_of_one_session_correlate_where_the_model_says_so() -> None:
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {
+            "patient": np.repeat(np.arange(30), 2),
+            "session": np.tile([1, 2], 30),
+            "a_post": np.repeat(rng.normal(size=30), 2),
+            "b_post": np.repeat(rng.normal(size=30), 2),
+            "therapist": np.repeat(np.arange(6), 10),
+            "exposure": rng.normal(size=60),
+        }
+    )
+    scores = frame.drop_duplicates("patient")[["patient", "a_post", "b_post"]]
+    data = psm.SessionData.from_frame(frame[["patient", "session", "therapist", "exposure"]], patients=scores)
+    priors = {"corr_residual": psm.LKJ(1.0), "sd_therapist": psm.HalfNormal(1e-3), "beta": psm.Normal(0.0, 1e-3)}
+    built = psm.build_model(
+        psm.outcomes(["a_post", "b_post"], techniques=["exposure"], baseline=False, priors=priors), data
+    )
+    assert built.design.residual == "unstructured"
+    y = psm.prior_predictive(built, draws=200, seed=1)["prior_predictive"]["y"].values[0]
+    first, second = y[:, built.design.response == 0], y[:, built.design.response == 1]
+    spread = np.std([np.corrcoef(a, b)[0, 1] for a, b in zip(first, second, strict=True)])
+    assert spread > 0.4  # uniform correlations have SD 0.58; unrelated columns of 30 would show 0.19
