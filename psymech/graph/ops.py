@@ -1,7 +1,8 @@
-"""The engine as PyTensor operators: log likelihood with its gradient, and the packing of a response into cross-products.
+"""The engine as PyTensor operators: log likelihood with its gradient, and the packing of a response into
+cross-products.
 
-Both run compiled by numba, which is also what PyTensor's Python mode calls, and in JAX. Data are inputs: compiled code depends on
-sizes only and has a cache key, and a response can be replaced without rebuilding.
+Both run compiled by numba, which is also what PyTensor's Python mode calls, and in JAX. Data are inputs: compiled
+code depends on sizes only and has a cache key, and a response can be replaced without rebuilding.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ from psymech.gaussian.kernels_numba import VERSION, make_kernel
 class PackResponse(Op):
     """Add the products of a response to packed cross-products of the columns.
 
-    Inputs: ``S`` packed with a response of zero; ``weighted (n, n_coef, m)``: the residual matrices times the columns, and, last,
-    their diagonals; ``place (n, n_coef, m)``: where each product goes; ``pairs (n_pairs, 3)``: two rows and the place of their
-    product; ``pair_weight (n_pairs,)``; ``y (n,)``. Output: ``S`` with the response.
+    Inputs: ``S`` packed with a response of zero; ``weighted (n, n_coef, m)``: the residual matrices times the
+    columns, and, last, their diagonals; ``place (n, n_coef, m)``: where each product goes; ``pairs (n_pairs, 3)``:
+    two rows and the place of their product; ``pair_weight (n_pairs,)``; ``y (n,)``. Output: ``S`` with the response.
     """
 
     __props__ = ()
@@ -87,7 +88,12 @@ class PackedData:
 
 
 def packed_data(
-    cross: CrossProducts, columns: NDArray[np.float64], unit: NDArray[np.int64], terms: Sequence[RowTerm], *, integrate: bool
+    cross: CrossProducts,
+    columns: NDArray[np.float64],
+    unit: NDArray[np.int64],
+    terms: Sequence[RowTerm],
+    *,
+    integrate: bool,
 ) -> PackedData:
     """Return the operators' inputs; `cross` is of the same rows with any response."""
     layout, shape = make_layout(cross), KernelShape.of(cross, integrate=integrate)
@@ -124,8 +130,8 @@ class CollapsedLogp(Op):
     """Log likelihood with random effects, and perhaps fixed effects, integrated out.
 
     Inputs: ``S`` (packed), ``coefs``, ``log_det_R``, ``center``, ``precision``, ``n_obs``, one factor a level, then one
-    ``parent_slot`` and one ``up`` a level. Outputs: the value, and its derivatives by ``coefs``, ``center`` and the factors. The
-    gradient of the value is read from the other outputs, so that value and gradient are one evaluation.
+    ``parent_slot`` and one ``up`` a level. Outputs: the value, and its derivatives by ``coefs``, ``center`` and the
+    factors. The gradient of the value is read from the other outputs, so that value and gradient are one evaluation.
     """
 
     __props__ = ("z", "x", "m", "n_coef", "integrate")
@@ -196,7 +202,15 @@ def _numba_collapsed(op: CollapsedLogp, node: Any = None, **_: Any) -> tuple[Any
         def one(S, coefs, log_det, center, precision, n_obs, L0, parent0, up0):
             factors = (dense(L0),)
             value, c, bars, b = kernel(
-                S, (parent0,), (up0,), n_obs.item(), dense(coefs), factors, log_det.item(), dense(center), dense(precision)
+                S,
+                (parent0,),
+                (up0,),
+                n_obs.item(),
+                dense(coefs),
+                factors,
+                log_det.item(),
+                dense(center),
+                dense(precision),
             )
             return np.asarray(value), c, b, bars[0]
 
@@ -208,7 +222,15 @@ def _numba_collapsed(op: CollapsedLogp, node: Any = None, **_: Any) -> tuple[Any
         def two(S, coefs, log_det, center, precision, n_obs, L0, L1, parent0, parent1, up0, up1):
             factors = (dense(L0), dense(L1))
             value, c, bars, b = kernel(
-                S, (parent0, parent1), (up0, up1), n_obs.item(), dense(coefs), factors, log_det.item(), dense(center), dense(precision)
+                S,
+                (parent0, parent1),
+                (up0, up1),
+                n_obs.item(),
+                dense(coefs),
+                factors,
+                log_det.item(),
+                dense(center),
+                dense(precision),
             )
             return np.asarray(value), c, b, bars[0], bars[1]
 

@@ -88,8 +88,8 @@ def random_blocks(
     *,
     argument: str,
     decomposed: Sequence[str] = (),
-    correlated: bool | Mapping[str, bool] = True,
-    centred: Mapping[str, bool] | None = None,
+    correlated: bool | Mapping[Level, bool] = True,
+    centred: Mapping[Level, bool] | None = None,
 ) -> tuple[tuple[RandomBlock, ...], tuple[Level, ...]]:
     """Read `random`/`slopes`: blocks of the levels that are named, and the levels left out with None.
 

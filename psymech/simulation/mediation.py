@@ -1,4 +1,6 @@
-"""simulate_mediation(): sessions in patients in therapists in which a technique works through a common factor, truth known."""
+"""simulate_mediation(): sessions in patients in therapists in which a technique works through a common factor, truth
+known.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,9 +87,9 @@ def simulate_mediation(
 ) -> MediationStudy:
     r"""Simulate a 1-1-1 mediation study with three levels and random paths at two of them.
 
-    The equations are those of :func:`psymech.mediation`. With ``means="observed"`` the unit means that act between patients
-    and therapists are the means of the recorded sessions; with ``"latent"`` they are the units' true means, of which recorded
-    means are unreliable measures.
+    The equations are those of :func:`psymech.mediation`. With ``means="observed"`` the unit means that act between
+    patients and therapists are the means of the recorded sessions; with ``"latent"`` they are the units' true means,
+    of which recorded means are unreliable measures.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Posteriors of mediation models beside published ones: bmlm and Mplus on Bolger & Laurenceau's data, lavaan on its own."""
+"""Posteriors of mediation models beside published ones: bmlm and Mplus on Bolger & Laurenceau's data, lavaan on its
+own.
+"""
 
 import json
 import warnings
