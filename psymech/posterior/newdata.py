@@ -18,7 +18,7 @@ from psymech.data.sessions import SessionData
 from psymech.errors import DataError, DesignError, SpecError, shown_ids
 from psymech.names import INTERCEPT, LEVELS, TIME, Level
 from psymech.posterior import tree as read
-from psymech.spec.model import response_label
+from psymech.spec.model import THERAPIST, response_label
 from psymech.timebasis import TimeBasis, evaluate
 
 UNSEEN: Final = -1
@@ -114,7 +114,7 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
 def _groups(tree: xr.DataTree, data: SessionData, rows: np.ndarray) -> np.ndarray | None:
     column = read.json_attr(tree, names.ATTR_SPEC).get("residual_by")
     known = [*data.sessions.columns, *(name for table in data.units.values() for name in table.columns)]
-    return data.values(column)[rows] if column is not None and column in known else None
+    return None if column in (None, THERAPIST) or column not in known else data.values(column)[rows]
 
 
 def read_sessions(tree: xr.DataTree, newdata: object) -> SessionData:
