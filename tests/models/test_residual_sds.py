@@ -262,8 +262,8 @@ def test_location_scale_recovers_the_therapists() -> None:
     patient = rng.normal(size=60)[np.arange(480) // 8]
     frame["y"] = 10 + rng.normal(size=12)[therapist] + patient + true[therapist] * rng.normal(size=480)
     data = psm.SessionData.from_frame(frame, therapist="therapist", ranges={"y": None})
-    spec = psm.growth("y", random={"patient": []}, residual_by="therapist")
-    tree = psm.fit(spec, data, seed=2, draws=500, tune=500, chains=2, progressbar=False)
+    spec = psm.growth("y", random={"patient": []}, residual_by="therapist", centred={"therapist": True})
+    tree = psm.fit(spec, data, seed=2, draws=2000, progressbar=False)
     assert tree.attrs[names.ATTR_ENGINE] == "explicit"
     draws = tree[names.POSTERIOR].to_dataset()
     log_sd = draws[names.LOG_SIGMA].values.reshape(-1, 12)
@@ -274,6 +274,6 @@ def test_location_scale_recovers_the_therapists() -> None:
     assert table["n_sessions"].tolist() == [40] * 12
     weights = np.full(12, 1 / 12)
     np.testing.assert_allclose(mean_variance(tree, "y").ravel(), np.exp(2 * log_sd) @ weights, rtol=ROUNDING)
-    assert psm.predict(tree, frame.head(5), kind="draw", seed=1).shape == (2, 500, 5)
+    assert psm.predict(tree, frame.head(5), kind="draw", seed=1).shape == (4, 2000, 5)
     with pytest.raises(SpecError, match="each therapist has a residual SD"):
         psm.loo(tree)
