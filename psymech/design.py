@@ -186,7 +186,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
             "of sessions."
         )
     previous, gap = _previous_rows(data.codes["patient"][row], response, data.session[row])
-    used = {level: np.unique(data.codes[level][row]) for level in data.levels}
+    used: dict[Level, Ints] = {level: np.unique(data.codes[level][row]) for level in data.levels}
     design = Design(
         y=y,
         X=X,
@@ -219,7 +219,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
 
 def _early_findings(spec: ModelSpec, data: SessionData) -> list[Finding]:
     """Findings that need no columns; their errors would otherwise surface as something less clear."""
-    used = {level: 1 for level in data.levels if level not in spec.without}
+    used: dict[Level, int] = {level: 1 for level in data.levels if level not in spec.without}
     early = check_levels(used, codes=data.codes, labels=data.ids)
     return [*data.notes, *check_data(data), *(f for f in early if f.severity == "error")]
 
@@ -295,8 +295,8 @@ def _levels(
             block = spec.block(level)
             wanted = spec.default_random(level) if block is None else block.terms
             terms_of[level] = tuple(t for t in wanted if t in by_label)
-    chosen = [level for level, terms in terms_of.items() if terms]
-    used = {level: np.unique(data.codes[level][row]) for level in chosen}
+    chosen: list[Level] = [level for level, terms in terms_of.items() if terms]
+    used: dict[Level, Ints] = {level: np.unique(data.codes[level][row]) for level in chosen}
     out = []
     for position, level in enumerate(chosen):
         terms = terms_of[level]
@@ -340,8 +340,8 @@ def _previous_rows(patient: Ints, response: Ints, session: Floats) -> tuple[Ints
 
 
 def _check_design(design: Design, spec: ModelSpec) -> tuple[Finding, ...]:
-    codes = {level.level: level.code for level in design.levels}
-    labels = {level.level: level.labels for level in design.levels}
+    codes: dict[Level, Ints] = {level.level: level.code for level in design.levels}
+    labels: dict[Level, NDArray] = {level.level: level.labels for level in design.levels}
     # Rows of several responses of one session say nothing on sessions within a patient: the longest response is looked
     # at.
     longest = design.response == np.argmax(np.bincount(design.response))

@@ -1,6 +1,6 @@
 """The explicit graph: every random effect is a variable. Works for every family and for crossed levels."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pymc as pm
@@ -172,7 +172,7 @@ def _therapist_sd(design: Design, prior: Prior, sd: TensorVariable) -> TensorVar
     z = pm.Normal("z_log_sigma", 0.0, 1.0, dims=(THERAPIST,))
     log_sd = pm.Deterministic(names.LOG_SIGMA, pt.log(sd) + scale * z, dims=(THERAPIST,))
     code = pm.Data("therapist_of_residual", level.code, dims=(names.OBS,))
-    return pt.exp(log_sd)[code]
+    return cast(TensorVariable, pt.exp(log_sd))[code]
 
 
 def positive_sigma(design: Design, priors: ChosenPriors) -> TensorVariable:

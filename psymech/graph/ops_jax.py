@@ -6,7 +6,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pytensor.link.jax.dispatch import jax_funcify
+from pytensor.link.jax.dispatch.basic import jax_funcify
 
 from psymech.gaussian.blocks import LANES
 from psymech.gaussian.cross import CrossProducts

@@ -149,5 +149,5 @@ def register_covariance(level: str, factor: TensorVariable, *, correlated: bool)
     sd = pt.sqrt(pt.sum(factor**2, axis=1))
     pm.Deterministic(names.sd(level), sd, dims=(dim,))
     if correlated:
-        unit = factor / sd[:, None]
+        unit = factor / pt.expand_dims(sd, 1)
         pm.Deterministic(names.corr(level), matmul(unit, unit.T), dims=(dim, dim + names.AUX))

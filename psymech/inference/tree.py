@@ -171,9 +171,9 @@ def _term_table(design: Design) -> list[dict[str, object]]:
     ]
 
 
-def _without_rows(design: Design) -> dict[str, list[int]]:
+def _without_rows(design: Design) -> dict[str, dict[str, list[int]]]:
     """By level, the units whose random columns are zero in every row: the data say nothing on their effects."""
-    found = {}
+    found: dict[str, list[int]] = {}
     for level in design.levels:
         seen = np.bincount(level.code, weights=(level.Z != 0).any(axis=1), minlength=level.n_units)
         if not seen.all():

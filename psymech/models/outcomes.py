@@ -108,7 +108,7 @@ def outcomes(
         ``"unstructured"``: the residuals of one patient's (or one session's) outcomes correlate freely; outcomes may be
         missing. ``"iid"``: they are independent given all effects. By default unstructured where it can be: two or more
         Gaussian outcomes at one level. A score after treatment and an outcome of sessions then share the therapist
-        only. 
+        only.
 
     Returns
     -------

@@ -5,7 +5,6 @@ from typing import Any, Final, cast
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from psymech import names
 from psymech.errors import SpecError
@@ -82,10 +81,11 @@ def reweighted_mean(values: xr.DataArray, old: Prior, new: Prior) -> tuple[float
 
     flat = values.transpose(*names.SAMPLE_DIMS).values
     log_ratio = (log_density(new, flat) - log_density(old, flat)).reshape(-1)
-    smoothed, khat = cast(Any, array_stats.psislw(-log_ratio))
+    psislw: Any = array_stats.psislw
+    smoothed, khat = psislw(-log_ratio)
     weights = np.asarray(smoothed, dtype=float)
-    share = np.exp(weights - float(logsumexp(weights)))
-    return float((share * flat.reshape(-1)).sum()), float(khat)
+    share = np.exp(weights - np.logaddexp.reduce(weights))
+    return float((share * flat.reshape(-1)).sum()), float(np.asarray(khat))
 
 
 def prior_weight(tree: xr.DataTree) -> list[ModelCheck]:

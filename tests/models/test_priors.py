@@ -16,9 +16,7 @@ from tests.graph.explicit_designs import MODE
 from tests.inference.studies import small_data
 
 DRAWS = 4000
-QUANTILE_TOLERANCE = (
-    0.02  # in probability: 4 standard errors of a 5% level, both sides from 4000 draws
-)
+QUANTILE_TOLERANCE = 0.02  # in probability: 4 standard errors of a 5% level, both sides from 4000 draws
 SHARE_TOLERANCE = 0.03  # of a share's quantile, both sides from 4000 draws
 
 SPEC = psm.growth("y", covariates=["x"], random={"patient": ["time"], "therapist": []})

@@ -28,7 +28,7 @@ def exact_tree(
     outlier: float = 0.0,
     n_therapists: int = 30,
 ) -> xr.DataTree:
-    """A tree whose draws all are the truth, so that replicates follow the data's own law; `noise` and the rest break it."""
+    """A tree whose draws all are the truth: replicates follow the data's own law; `noise` and the rest break it."""
     made = make_tree(
         n_therapists=n_therapists,
         patients_each=6,
