@@ -96,6 +96,43 @@ def lme4_sentence(rows: Sequence[Row]) -> str:
     return "\n".join(out)
 
 
+def brms_sentence(rows: Sequence[Row]) -> str:
+    """What brms took for the posterior with the same priors."""
+    out = []
+    for row in rows:
+        figures = row["figures"]
+        if "not_measured" in figures:
+            out.append(f"brms with the same priors: {figures['not_measured']}.")
+            continue
+        out.append(
+            f"brms {figures['brms']} with the same priors, {row['case']['chains']} chains of {row['case']['tune']} "
+            f"warm-up and {row['case']['draws']} kept draws: {number(figures['sampling_cpu_seconds'])} CPU s of sampling, "
+            f"{number(figures['total_seconds'])} s with compilation; smallest ESS {number(figures['min_ess'])}, "
+            f"{number(figures['min_ess_per_cpu_second'])} per CPU s; R-hat {figures['r_hat_max']:.3f}."
+        )
+    return "\n".join(out)
+
+
+def million_section() -> list[str]:
+    """The run of one million sessions, where it is stored."""
+    path = HERE / "results" / "million.json"
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    seconds = found["seconds"]
+    text = (
+        f"{found['sessions']:,} sessions of {found['patients']:,} patients of {found['therapists']:,} therapists "
+        f"from a Parquet file through DuckDB (`python -m benchmarks.million`), {found['chains']} chains of {found['tune']} "
+        f"warm-up and {found['draws']} kept draws: sums {number(seconds['sum'])} s, compile "
+        f"{number(seconds['compile'])} s, sample {number(seconds['sample'])} s, recover {number(seconds['recover'])} s, in all "
+        f"{number(seconds['total'])} s; peak memory {number(found['peak_gibibytes'])} GiB; smallest ESS "
+        f"{number(min(found['ess_bulk_min'], found['ess_tail_min']))}, R-hat {found['r_hat_max']:.3f}, "
+        f"{found['divergences']} divergences. Fixed effects and therapists' effects are drawn; the effects of the "
+        "patients are not kept. Measured on " + found["date"] + "."
+    )
+    return [f"## One million sessions\n\n{text}"]
+
+
 def by_size(rows: Sequence[Row]) -> list[str]:
     """A section for each size of table."""
     sections = []
@@ -106,13 +143,15 @@ def by_size(rows: Sequence[Row]) -> list[str]:
         sessions = size.therapists * size.patients * size.sessions
         title = f"{size.therapists} therapists x {size.patients} patients x {size.sessions} sessions"
         parts = [f"## {title} ({sessions:,} rows)"]
-        full = [row for row in mine if row["case"]["case"] != "lme4"]
+        full = [row for row in mine if row["case"]["case"] not in ("lme4", "brms")]
         if full:
             case = full[0]["case"]
             parts.append(f"{case['chains']} chains, {case['tune']} warm-up and {case['draws']} kept draws each.")
             parts.append(posterior_table(full))
         point = [row for row in mine if row["case"]["case"] == "lme4"]
         parts += [lme4_sentence(point)] if point else []
+        bayesian = [row for row in mine if row["case"]["case"] == "brms"]
+        parts += [brms_sentence(bayesian)] if bayesian else []
         sections.append("\n\n".join(parts))
     return sections
 
@@ -173,7 +212,15 @@ def page(result: Row) -> str:
     rows = result["cases"]
     return (
         "\n\n".join(
-            [INTRODUCTION.strip(), measured, *warning, *by_size(rows), *growth_section(rows), *startup_section(rows)]
+            [
+                INTRODUCTION.strip(),
+                measured,
+                *warning,
+                *by_size(rows),
+                *million_section(),
+                *growth_section(rows),
+                *startup_section(rows),
+            ]
         )
         + "\n"
     )
