@@ -104,11 +104,13 @@ def brms_sentence(rows: Sequence[Row]) -> str:
         if "not_measured" in figures:
             out.append(f"brms with the same priors: {figures['not_measured']}.")
             continue
+        case = row["case"]
+        chains = f"{case['chains']} chains of {case['tune']} warm-up and {case['draws']} kept draws"
         out.append(
-            f"brms {figures['brms']} with the same priors, {row['case']['chains']} chains of {row['case']['tune']} "
-            f"warm-up and {row['case']['draws']} kept draws: {number(figures['sampling_cpu_seconds'])} CPU s of sampling, "
-            f"{number(figures['total_seconds'])} s with compilation; smallest ESS {number(figures['min_ess'])}, "
-            f"{number(figures['min_ess_per_cpu_second'])} per CPU s; R-hat {figures['r_hat_max']:.3f}."
+            f"brms {figures['brms']} with the same priors, {chains}: {number(figures['sampling_cpu_seconds'])} CPU s of "
+            f"sampling, {number(figures['total_seconds'])} s with compilation; smallest ESS "
+            f"{number(figures['min_ess'])}, {number(figures['min_ess_per_cpu_second'])} per CPU s; R-hat "
+            f"{figures['r_hat_max']:.3f}."
         )
     return "\n".join(out)
 
@@ -120,15 +122,15 @@ def million_section() -> list[str]:
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
     seconds = found["seconds"]
+    sizes = f"{found['sessions']:,} sessions of {found['patients']:,} patients of {found['therapists']:,} therapists"
+    chains = f"{found['chains']} chains of {found['tune']} warm-up and {found['draws']} kept draws"
+    stages = ", ".join(f"{name} {number(value)} s" for name, value in seconds.items())
     text = (
-        f"{found['sessions']:,} sessions of {found['patients']:,} patients of {found['therapists']:,} therapists "
-        f"from a Parquet file through DuckDB (`python -m benchmarks.million`), {found['chains']} chains of {found['tune']} "
-        f"warm-up and {found['draws']} kept draws: sums {number(seconds['sum'])} s, compile "
-        f"{number(seconds['compile'])} s, sample {number(seconds['sample'])} s, recover {number(seconds['recover'])} s, in all "
-        f"{number(seconds['total'])} s; peak memory {number(found['peak_gibibytes'])} GiB; smallest ESS "
+        f"{sizes} from a Parquet file through DuckDB (`python -m benchmarks.million`), {chains}: {stages}; peak memory "
+        f"{number(found['peak_gibibytes'])} GiB; smallest ESS "
         f"{number(min(found['ess_bulk_min'], found['ess_tail_min']))}, R-hat {found['r_hat_max']:.3f}, "
         f"{found['divergences']} divergences. Fixed effects and therapists' effects are drawn; the effects of the "
-        "patients are not kept. Measured on " + found["date"] + "."
+        f"patients are not kept. Measured on {found['date']}."
     )
     return [f"## One million sessions\n\n{text}"]
 
