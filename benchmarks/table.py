@@ -107,12 +107,48 @@ def brms_sentence(rows: Sequence[Row]) -> str:
         case = row["case"]
         chains = f"{case['chains']} chains of {case['tune']} warm-up and {case['draws']} kept draws"
         out.append(
-            f"brms {figures['brms']} with the same priors, {chains}: {number(figures['sampling_cpu_seconds'])} CPU s of "
-            f"sampling, {number(figures['total_seconds'])} s with compilation; smallest ESS "
-            f"{number(figures['min_ess'])}, {number(figures['min_ess_per_cpu_second'])} per CPU s; R-hat "
-            f"{figures['r_hat_max']:.3f}."
+            f"brms {figures['brms']} with the same priors, {chains}: "
+            f"{number(figures['sampling_cpu_seconds'])} CPU s of sampling, "
+            f"{number(figures['total_seconds'])} s with compilation; smallest ESS {number(figures['min_ess'])}, "
+            f"{number(figures['min_ess_per_cpu_second'])} per CPU s; R-hat {figures['r_hat_max']:.3f}."
         )
     return "\n".join(out)
+
+
+def short_section(result: Row) -> list[str]:
+    """Short full posteriors beside lme4's point estimate of the same table."""
+    rows = result.get("short", [])
+    point = {
+        row["case"]["size"]: row["figures"]["wall_seconds"]
+        for row in result["cases"]
+        if row["case"]["case"] == "lme4" and "wall_seconds" in row["figures"]
+    }
+    lines = []
+    for row in rows:
+        figures, size = row["figures"], row["case"]["size"]
+        drawing = figures["sampling_seconds"] + figures["recover_seconds"]
+        theirs = point.get(size)
+        lines.append(
+            [
+                str(designs.SIZES[size]),
+                number(figures["compile_seconds"]),
+                number(drawing),
+                number(figures["min_ess"]),
+                f"{figures['max_rhat']:.3f}",
+                number(theirs),
+                "" if theirs is None else number(theirs / drawing),
+                "" if theirs is None else number(theirs / (drawing + figures["compile_seconds"])),
+            ]
+        )
+    if not lines:
+        return []
+    header = ["design", "load code s", "draw s", "ESS", "R-hat", "lme4 s", "lme4 / draw", "lme4 / (load + draw)"]
+    case = rows[0]["case"]
+    text = (
+        f"{case['chains']} chains of {case['tune']} warm-up and {case['draws']} kept draws on the collapsed engine, "
+        "compiled code on disk, beside lme4's REML fit (a point estimate, its library loaded beforehand)."
+    )
+    return [f"## A short posterior beside a point estimate\n\n{text}\n\n{markdown(header, lines)}"]
 
 
 def million_section() -> list[str]:
@@ -212,13 +248,16 @@ def page(result: Row) -> str:
         else []
     )
     rows = result["cases"]
+    notes = [result["note"]] if "note" in result else []
     return (
         "\n\n".join(
             [
                 INTRODUCTION.strip(),
                 measured,
+                *notes,
                 *warning,
                 *by_size(rows),
+                *short_section(result),
                 *million_section(),
                 *growth_section(rows),
                 *startup_section(rows),
