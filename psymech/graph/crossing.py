@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from psymech.design import Design
 from psymech.gaussian.cross import CrossProducts, cross_products
+from psymech.gaussian.nesting import sort_units
 from psymech.gaussian.patterns import ByPattern, by_pattern
 from psymech.gaussian.residual import AR1, ByGroup, Residual, ar1
 from psymech.priors import ChosenPriors, uncentring
@@ -44,12 +45,7 @@ def make_crossing(design: Design, priors: ChosenPriors) -> Crossing:
     labels = list(by_label)
     columns = np.column_stack([by_label[label] for label in labels])
     position = {label: index for index, label in enumerate(labels)}
-    order, places = _sorted_units(design)
-    parents = [
-        places[index + 1][level.parent[order[index]]]
-        for index, level in enumerate(design.levels[:-1])
-        if level.parent is not None
-    ]
+    order, places, parents = sort_units([level.code for level in design.levels])
     residual = residual_structure(design)
     unit = places[0][design.levels[0].code]
     cross = cross_products(
@@ -83,22 +79,6 @@ def _series(design: Design) -> NDArray[np.int64]:
     for row in np.flatnonzero(~starts):
         series[row] = series[design.previous[row]]
     return series
-
-
-def _sorted_units(design: Design) -> tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.int64], ...]]:
-    """For each level, the unit at each place and the place of each unit, parents in order from the top down."""
-    order: list[NDArray[np.int64]] = []
-    places: list[NDArray[np.int64]] = []
-    for level in reversed(design.levels):
-        if not places or level.parent is None:
-            sequence = np.arange(level.n_units)
-        else:
-            sequence = np.argsort(places[0][level.parent], kind="stable")
-        place = np.empty(level.n_units, dtype=np.int64)
-        place[sequence] = np.arange(level.n_units)
-        order.insert(0, sequence)
-        places.insert(0, place)
-    return tuple(order), tuple(places)
 
 
 def _beta_prior(design: Design, priors: ChosenPriors) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from psymech import names
 from psymech.errors import SpecError
 from psymech.gaussian.cross import CrossProducts, cross_products
+from psymech.gaussian.nesting import sort_units
 from psymech.gaussian.patterns import by_pattern
 from psymech.gaussian.residual import AR1, ByGroup, Residual, ar1
 from psymech.names import Level
@@ -67,7 +68,7 @@ def collapsed_fit(tree: xr.DataTree) -> CollapsedFit:
             by_label.setdefault(label, column)
     position = {label: index for index, label in enumerate(by_label)}
     columns = np.column_stack(list(by_label.values())).astype(float)
-    order, places, parents = _nesting([read.unit_of_obs(tree, level) for level in levels])
+    order, places, parents = sort_units([read.unit_of_obs(tree, level) for level in levels])
     residual, theta = _residual(tree)
     unit = places[0][read.unit_of_obs(tree, levels[0])]
     y = read.outcome(tree)
@@ -141,27 +142,6 @@ def _refuse(tree: xr.DataTree) -> None:
         )
     if not read.levels_of(tree):
         raise SpecError("The fit has no random effects: there is no unit to leave out.")
-
-
-def _nesting(codes: list[Ints]) -> tuple[tuple[Ints, ...], list[Ints], list[Ints]]:
-    """Order of the units at each level, place of each unit, and each place's parent; units of one parent together."""
-    order: list[Ints] = []
-    places: list[Ints] = []
-    parents: list[Ints] = []
-    for index in reversed(range(len(codes))):
-        n = int(codes[index].max()) + 1
-        if index == len(codes) - 1:
-            sequence = np.arange(n)
-        else:
-            place_of_parent = np.zeros(n, dtype=np.int64)
-            place_of_parent[codes[index]] = places[0][codes[index + 1]]
-            sequence = np.argsort(place_of_parent, kind="stable")
-            parents.insert(0, place_of_parent[sequence])
-        place = np.empty(n, dtype=np.int64)
-        place[sequence] = np.arange(n)
-        order.insert(0, sequence)
-        places.insert(0, place)
-    return tuple(order), places, parents
 
 
 def _residual(tree: xr.DataTree) -> tuple[Residual, Floats]:
