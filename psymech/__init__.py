@@ -50,7 +50,7 @@ _HOME = {
     "BuiltModel": "graph.build",
     "sample": "inference.sample",
     "fit": "inference.sample",
-    "SamplingWarning": "inference.sample",
+    "SamplingWarning": "inference.drawing",
     "describe_priors": "priors",
     "check_sampling": "inference.checks",
     "SamplingReport": "inference.checks",

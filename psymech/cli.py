@@ -220,7 +220,7 @@ def _made_before(target: Path, digest: str) -> Any:
 
 
 def _fitted(read: Any, options: dict[str, Any], *, quiet: bool) -> Any:
-    from psymech.inference.sample import SamplingWarning
+    from psymech.inference.drawing import SamplingWarning
     from psymech.inference.sample import fit as fit_model
 
     with warnings.catch_warnings():

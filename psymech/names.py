@@ -11,6 +11,9 @@ LEVELS: Final[tuple[Level, ...]] = get_args(Level)  # lowest first; sessions are
 Part = Literal["raw", "within", "patient", "therapist"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
+Membership = Literal["current", "multiple", "to date"]
+MEMBERSHIPS: Final[tuple[Membership, ...]] = get_args(Membership)
+
 CHAIN: Final = "chain"
 DRAW: Final = "draw"
 SAMPLE_DIMS: Final = (CHAIN, DRAW)
@@ -41,6 +44,8 @@ CONSTANT_DATA: Final = "constant_data"
 # Variables of the group constant_data.
 DESIGN_X: Final = "X"  # (obs, term) fixed-effect columns
 GROUP_OF_OBS: Final = "{level}_of_obs"  # (obs) index of the level's unit
+MEMBERS_OF_OBS: Final = "{level}_members_of_obs"  # (obs, level_member) index of the units that share the row
+WEIGHTS_OF_OBS: Final = "{level}_weights_of_obs"  # (obs, level_member) their weights, one in sum, zero for padding
 PARENT_OF_UNIT: Final = "{parent}_of_{level}"  # (level) index of the parent's unit
 SESSION_OF_OBS: Final = "session_of_obs"  # (obs) session number as given
 TIME_OF_OBS: Final = "time_of_obs"  # (obs) time as given
@@ -62,6 +67,7 @@ ATTR_ENGINE_REASON: Final = "engine_reason"
 ATTR_SEED: Final = "seed"
 ATTR_SAMPLER: Final = "sampler"
 ATTR_NOTES: Final = "psymech_notes"  # JSON: every finding on data and design, as an object with its ids
+ATTR_INTERRUPTED: Final = "psymech_interrupted"  # JSON: draws asked for, made by each chain, chains kept; else absent
 ATTR_TIMINGS: Final = ("check_seconds", "compile_seconds", "sampling_seconds", "recover_seconds")
 
 
@@ -93,6 +99,21 @@ def design_z(level: str) -> str:
 def group_of_obs(level: str) -> str:
     """Index of each row's unit at a level, dims (obs)."""
     return GROUP_OF_OBS.format(level=level)
+
+
+def members_of_obs(level: str) -> str:
+    """Index of the units that share each row, dims (obs, level_member); only with multiple membership."""
+    return MEMBERS_OF_OBS.format(level=level)
+
+
+def weights_of_obs(level: str) -> str:
+    """Weights of the units that share each row, dims (obs, level_member)."""
+    return WEIGHTS_OF_OBS.format(level=level)
+
+
+def member_dim(level: str) -> str:
+    """Dimension of the units that share a row: ``therapist_member``."""
+    return f"{level}_member"
 
 
 def parent_of_unit(level: str, parent: str) -> str:

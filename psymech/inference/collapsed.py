@@ -1,6 +1,7 @@
 """Sampling the collapsed model: variance parameters by NUTS, then fixed and random effects drawn exactly."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from psymech.gaussian.residual import AR1
 from psymech.gaussian.target import LAPLACE, NORMAL, STUDENT, ScalePriors, Target, make_target
 from psymech.graph.build import BuiltModel
 from psymech.graph.crossing import Crossing, make_crossing
-from psymech.inference.run import RunOptions, Sampler, run_sampler, sample_nutpie, statistics
+from psymech.inference.chains import Drawn, Keeper, RunOptions
+from psymech.inference.run import Sampler, run_sampler, sample_nutpie
 from psymech.inference.stages import Stages
 from psymech.priors import ChosenPriors
 from psymech.spec.priors import Exponential, HalfNormal, HalfStudentT, Prior
@@ -22,35 +24,40 @@ Arrays = dict[str, NDArray]
 _CHUNK_BYTES = 2**28
 
 
-def sample_collapsed(built: BuiltModel, sampler: Sampler, options: RunOptions, stages: Stages) -> tuple[Arrays, Arrays]:
+def sample_collapsed(
+    built: BuiltModel, sampler: Sampler, options: RunOptions, stages: Stages, keeper: Keeper | None = None
+) -> Drawn:
     """Return the draws of every variable of the tree, and the sampler's statistics."""
     design, priors = built.design, built.priors
     crossing = make_crossing(design, priors)
     if sampler == "nutpie" and crossing.beta_prior is not None:
-        values, stats = _sample_direct(design, priors, crossing, options, stages)
+        drawn = _sample_direct(design, priors, crossing, options, stages, keeper)
     else:
         if sampler in ("numpyro", "blackjax"):
             import psymech.graph.ops_jax  # noqa: F401 - registers the operators with JAX
         keep = [n for level in design.levels for n in (names.sd(level.level), names.corr(level.level))]
-        values, stats = run_sampler(
-            built.model, sampler, options, stages, [*keep, names.SIGMA, names.RESIDUAL_CORR, names.PHI, names.BETA]
-        )
+        keep += [names.SIGMA, names.RESIDUAL_CORR, names.PHI, names.BETA]
+        drawn = run_sampler(built.model, sampler, options, stages, keep, keeper)
     with stages.stage("recover", "drawing fixed and random effects given the variance parameters"):
-        values |= recover_effects(design, crossing, values, seed=options.seed, keep=options.effects)
-    return values, stats
+        effects = recover_effects(design, crossing, drawn.values, seed=options.seed, keep=options.effects)
+    return replace(drawn, values=drawn.values | effects)
 
 
 def _sample_direct(
-    design: Design, priors: ChosenPriors, crossing: Crossing, options: RunOptions, stages: Stages
-) -> tuple[Arrays, Arrays]:
+    design: Design,
+    priors: ChosenPriors,
+    crossing: Crossing,
+    options: RunOptions,
+    stages: Stages,
+    keeper: Keeper | None,
+) -> Drawn:
     from psymech.inference.direct import POINT, compile_target
 
     with stages.stage("compile", "compiling the log posterior (a few seconds the first time, then kept)"):
         target = design_target(design, priors, crossing)
         compiled = compile_target(target, starting_points(target, design, priors))
-    tree = sample_nutpie(compiled, options, stages)
-    points = tree["posterior"].dataset[POINT].values
-    return unpack(design, target, points), statistics(tree)
+    drawn = sample_nutpie(compiled, options, stages, keeper)
+    return replace(drawn, values=unpack(design, target, drawn.values[POINT]))
 
 
 def design_target(design: Design, priors: ChosenPriors, crossing: Crossing) -> Target:

@@ -4,15 +4,15 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from psymech.inference.chains import Drawn, Keeper, RunOptions, sample_chains
 from psymech.inference.stages import Stages
-from psymech.names import LEVELS
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -24,21 +24,6 @@ _THREADED = ("jax", "polars")
 _DEPTH = {"pymc": "max_treedepth", "numpyro": "max_tree_depth", "blackjax": "max_num_doublings"}
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What every sampler is told."""
-
-    draws: int
-    tune: int
-    chains: int
-    cores: int
-    seed: int
-    target_accept: float
-    max_treedepth: int
-    progressbar: bool
-    effects: tuple[str, ...] = LEVELS
-
-
 def available_cores() -> int:
     """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -47,21 +32,26 @@ def available_cores() -> int:
 
 
 def run_sampler(
-    model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stages, keep: Iterable[str]
-) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    model: "pm.Model",
+    sampler: Sampler,
+    options: RunOptions,
+    stages: Stages,
+    keep: Iterable[str],
+    keeper: Keeper | None = None,
+) -> Drawn:
     """Sample a PyMC model and return the variables in `keep` and the statistics, each (chain, draw, ...)."""
     wanted = [name for name in keep if name in model.named_vars]
-    tree = (
-        _nutpie(model, options, stages, wanted)
-        if sampler == "nutpie"
-        else _pymc(model, sampler, options, stages, wanted)
-    )
+    if sampler == "nutpie":
+        return _nutpie(model, options, stages, wanted, keeper)
+    tree = _pymc(model, sampler, options, stages, wanted)
     posterior = tree["posterior"].dataset
     values = {name: posterior[name].transpose("chain", "draw", ...).values for name in wanted}
     stats = statistics(tree)
     if "tree_depth" in stats:  # the samplers on JAX do not say whether they were cut short
         stats.setdefault("reached_max_treedepth", stats["tree_depth"] >= options.max_treedepth)
-    return values, stats
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]  # fewer than asked for after Ctrl-C
+    made = tuple(draws if k < chains else 0 for k in range(options.chains))
+    return Drawn(values, stats, made, tuple(range(chains)))
 
 
 def statistics(tree: xr.DataTree) -> dict[str, NDArray]:
@@ -70,31 +60,19 @@ def statistics(tree: xr.DataTree) -> dict[str, NDArray]:
     return {str(k): v.transpose("chain", "draw").values for k, v in group.items() if set(v.dims) == {"chain", "draw"}}
 
 
-def _nutpie(model: "pm.Model", options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:
+def _nutpie(model: "pm.Model", options: RunOptions, stages: Stages, wanted: list[str], keeper: Keeper | None) -> Drawn:
     import nutpie
 
     with stages.stage("compile", "compiling the model (the longest silence; faster the second time)"):
         compiled = nutpie.compile_pymc_model(model, var_names=wanted)
-    return sample_nutpie(compiled, options, stages)
+    drawn = sample_nutpie(compiled, options, stages, keeper)
+    return replace(drawn, values={name: drawn.values[name] for name in wanted})
 
 
-def sample_nutpie(compiled: Any, options: RunOptions, stages: Stages) -> xr.DataTree:
+def sample_nutpie(compiled: Any, options: RunOptions, stages: Stages, keeper: Keeper | None = None) -> Drawn:
     """Run nutpie on a compiled model."""
-    import nutpie
-
     with stages.stage("sampling", f"sampling {options.chains} chains with nutpie"):
-        return nutpie.sample(
-            compiled,
-            draws=options.draws,
-            tune=options.tune,
-            chains=options.chains,
-            cores=options.cores,
-            seed=options.seed,
-            target_accept=options.target_accept,
-            maxdepth=options.max_treedepth,
-            save_warmup=False,
-            progress_bar=options.progressbar,
-        )
+        return sample_chains(compiled, options, stages, keeper)
 
 
 def _pymc(model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stages, wanted: list[str]) -> xr.DataTree:

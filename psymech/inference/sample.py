@@ -1,32 +1,25 @@
 """sample() and fit(): draws from the posterior, the same tree whichever sampler made them."""
 
-import json
 import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import xarray as xr
 
-from psymech import names
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel, Engine, build_model
-from psymech.inference.prior_table import prior_table
-from psymech.inference.run import RunOptions, Sampler, available_cores, run_sampler
+from psymech.inference.chains import RunOptions
+from psymech.inference.drawing import SamplingWarning, draw_tree
+from psymech.inference.run import Sampler, available_cores
 from psymech.inference.stages import Stages
-from psymech.inference.tree import assemble_tree, variable_dims
-from psymech.inference.versions import library_versions
-from psymech.names import LEVELS, Level
+from psymech.names import Level
 from psymech.priors import prior_notes
 from psymech.spec.model import ModelSpec, one_of
 
 _EFFECTS_LIMIT = 2 * 2**30
 _ACCEPT = {"collapsed": 0.8, "explicit": 0.9}
 SAMPLERS = ("nutpie", "pymc", "numpyro", "blackjax")
-
-
-class SamplingWarning(UserWarning):
-    """The draws did not pass the checks of :func:`psymech.check_sampling`."""
 
 
 def sample(
@@ -101,33 +94,7 @@ def sample(
         progressbar=progressbar,
         effects=_kept_effects(built, effects, int(draws) * int(chains), stages),
     )
-    if built.engine == "collapsed":
-        from psymech.inference.collapsed import sample_collapsed
-
-        values, stats = sample_collapsed(built, sampler, options, stages)
-    else:
-        left_out = {names.effect(level) for level in LEVELS if level not in options.effects}
-        wanted = [name for name in variable_dims(built.design) if name not in left_out]
-        values, stats = run_sampler(built.model, sampler, options, stages, wanted)
-    return assemble_tree(
-        values,
-        stats,
-        spec=built.spec,
-        design=built.design,
-        attrs={
-            names.ATTR_ENGINE: built.engine,
-            names.ATTR_ENGINE_REASON: built.reason,
-            names.ATTR_SEED: chosen_seed,
-            names.ATTR_SAMPLER: sampler,
-            "tune": tune,
-            "target_accept": accept,
-            names.ATTR_LIBRARIES: json.dumps(library_versions()),
-            names.ATTR_PRIORS: prior_table(built.design, built.priors),
-            "effects_kept": json.dumps(options.effects),
-            names.ATTR_PRIOR_NOTES: json.dumps(prior_notes(built.design)),
-            **stages.seconds,
-        },
-    )
+    return draw_tree(built, sampler, options, stages)
 
 
 def fit(

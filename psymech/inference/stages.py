@@ -29,3 +29,13 @@ class Stages:
         """Show one line, where lines are wanted."""
         if self.show:
             print(f"psymech: {text}", file=sys.stderr, flush=True)
+
+    def progress(self, text: str) -> None:
+        """Replace the last line of progress, on a terminal or in a notebook; a file would only grow by it."""
+        if self.show and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            print(f"\rpsymech: {text:<78}", end="", file=sys.stderr, flush=True)
+
+    def end_progress(self) -> None:
+        """Go on below the line of progress."""
+        if self.show and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            print(file=sys.stderr, flush=True)
