@@ -121,7 +121,11 @@ def check_sampling(tree: xr.DataTree) -> SamplingReport:
     Examples
     --------
     >>> import psymech as psm
-    >>> print(psm.check_sampling(tree))  # doctest: +SKIP
+    >>> print(psm.check_sampling(tree))
+    Sampling: ...
+      ok   chains                                       4  (>= 2)
+      ok   draws per chain                            500  (>= 100)
+    ...
     """
     if names.POSTERIOR not in tree.children:
         raise DataError(

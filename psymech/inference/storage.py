@@ -70,8 +70,8 @@ def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.save(tree, "fit.nc")  # doctest: +SKIP
-    PosixPath('fit.nc')
+    >>> psm.save(tree, "fit.nc").name
+    'fit.nc'
     """
     path = Path(path)
     format_ = _format(path)
@@ -129,7 +129,9 @@ def load(path: str | Path) -> xr.DataTree:
     Examples
     --------
     >>> import psymech as psm
-    >>> tree = psm.load("fit.nc")  # doctest: +SKIP
+    >>> path = psm.save(tree, "fit.nc")
+    >>> psm.load(path).identical(tree)
+    True
     """
     path = Path(path)
     format_ = _format(path)

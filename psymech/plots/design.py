@@ -51,7 +51,7 @@ def plot_design(data: SessionData | xr.DataTree, *, smallest: int = 1, backend: 
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_design(psm.load_example("process_study")).savefig("design.png")  # doctest: +SKIP
+    >>> psm.plot_design(psm.load_example("process_study")).savefig("design.png")
     """
     counts = _counts(data)
     if smallest < 1:

@@ -63,7 +63,7 @@ def plot_effects(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_effects(tree).savefig("effects.png")  # doctest: +SKIP
+    >>> psm.plot_effects(tree).savefig("effects.png")
     """
     if scale not in get_args(Scale):
         raise SpecError(f"scale: expected one of {', '.join(get_args(Scale))}, found {scale!r}.")

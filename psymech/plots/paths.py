@@ -53,7 +53,7 @@ def plot_paths(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_paths(tree, level="within")  # doctest: +SKIP
+    >>> psm.plot_paths(mediated, level="within").savefig("paths.png")
     """
     model = read_mediation(tree)
     known = tuple(one for one in PATH_LEVELS if any(key[0] == one for key in model.paths))

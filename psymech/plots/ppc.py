@@ -70,7 +70,7 @@ def plot_ppc(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_ppc(tree, level="patient").savefig("ppc.png")  # doctest: +SKIP
+    >>> psm.plot_ppc(tree, level="patient").savefig("ppc.png")
     """
     chosen = read.one_response(tree, response)
     rows = rows_of(tree, chosen)

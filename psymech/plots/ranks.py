@@ -57,7 +57,7 @@ def plot_ranks(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_ranks(tree, higher_is_better=False).savefig("ranks.png")  # doctest: +SKIP
+    >>> psm.plot_ranks(tree, higher_is_better=False).savefig("ranks.png")
     """
     effects = read.unit_effects(tree, level=level, term=term, response=response)
     ranks = rank_draws(effects, level=level, higher_is_better=higher_is_better)

@@ -59,7 +59,7 @@ def plot_therapists(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_therapists(tree, higher_is_better=False).savefig("therapists.png")  # doctest: +SKIP
+    >>> psm.plot_therapists(tree, higher_is_better=False).savefig("therapists.png")
     """
     table = summarize_therapists(
         tree, term=term, ci_prob=ci_prob, response=response, level=level, higher_is_better=higher_is_better

@@ -56,7 +56,7 @@ def plot_trajectories(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_trajectories(tree).savefig("course.png")  # doctest: +SKIP
+    >>> psm.plot_trajectories(course).savefig("course.png")
     """
     chosen = read.one_response(tree, response)
     lines = expected_trajectories(tree, response=chosen, level=level)

@@ -51,7 +51,7 @@ def plot_variance_partition(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.plot_variance_partition(tree, at={"time": range(16)}).savefig("shares.png")  # doctest: +SKIP
+    >>> psm.plot_variance_partition(course, at={"time": range(16)}).savefig("shares.png")
     """
     result = variance_partition(tree, at=at, per=per, response=response, sessions=sessions)
     share = 100.0 * result["share"]

@@ -75,8 +75,9 @@ def true_change(
     Examples
     --------
     >>> import psymech as psm
-    >>> change = psm.true_change(tree, threshold=5, cutoff=10)  # doctest: +SKIP
-    >>> change["p_improved"].to_series().sort_values()  # doctest: +SKIP
+    >>> change = psm.true_change(course, threshold=5, cutoff=10)
+    >>> change["p_improved"].sizes
+    Frozen({'patient': 149})
     """
     chosen = read.one_response(tree, response)
     if not np.isfinite(threshold) or not threshold > 0:

@@ -132,7 +132,8 @@ def effects(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.effects(tree, ci_prob=0.95)  # doctest: +SKIP
+    >>> psm.effects(tree, ci_prob=0.95).index.tolist()[-1]
+    'alliance.therapist - alliance.patient'
     """
     from arviz_stats.sampling_diagnostics import ess, rhat
 

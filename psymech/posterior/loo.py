@@ -68,7 +68,8 @@ def loo(tree: xr.DataTree, *, unit: Unit = "session") -> "ELPDDataLOO":
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.loo(tree, unit="therapist").elpd  # doctest: +SKIP
+    >>> int(psm.loo(tree, unit="therapist").n_data_points)
+    20
     """
     from arviz_stats.loo.loo import loo as psis_loo
 

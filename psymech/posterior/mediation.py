@@ -88,8 +88,11 @@ def indirect_effects(
     Examples
     --------
     >>> import psymech as psm
-    >>> effects = psm.indirect_effects(tree)  # doctest: +SKIP
-    >>> effects["indirect"].sel(level="within").mean(("chain", "draw"))  # doctest: +SKIP
+    >>> effects = psm.indirect_effects(mediated)
+    >>> effects["indirect"].mean(("chain", "draw")).dims
+    ('mediator', 'level')
+    >>> effects["level"].values.tolist()
+    ['within', 'patient', 'therapist']
     """
     model = read_mediation(tree, at=at)
     parts = [
@@ -276,7 +279,8 @@ def moderated_mediation(tree: xr.DataTree, *, moderator: str, at: Mapping[str, f
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.moderated_mediation(tree, moderator="reactance")  # doctest: +SKIP
+    >>> psm.moderated_mediation(mediated, moderator="reactance")["index"].dims
+    ('chain', 'draw', 'mediator')
     """
     model = read_mediation(tree, at=at)
     if moderator not in model.at:
@@ -347,7 +351,8 @@ def mediation_table(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.mediation_table(tree, ci_prob=0.95)  # doctest: +SKIP
+    >>> psm.mediation_table(mediated, ci_prob=0.95).columns.tolist()
+    ['level', 'effect', 'of', 'mean', 'sd', 'eti95_lb', 'eti95_ub', 'note']
     """
     model = read_mediation(tree, at=at)
     low_name, high_name = interval_names(ci_prob)

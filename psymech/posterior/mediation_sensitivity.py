@@ -58,7 +58,8 @@ def mediation_sensitivity(tree: xr.DataTree, *, ci_prob: float | None = None) ->
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.mediation_sensitivity(tree)  # doctest: +SKIP
+    >>> psm.mediation_sensitivity(mediated)["level"].tolist()
+    ['within', 'patient', 'therapist']
     """
     model = read_mediation(tree)
     prob = interval_prob(ci_prob)

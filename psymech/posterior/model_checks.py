@@ -77,7 +77,9 @@ def check_model(tree: xr.DataTree, *, draws: int = 500, seed: int = 0) -> ModelR
     Examples
     --------
     >>> import psymech as psm
-    >>> print(psm.check_model(tree))  # doctest: +SKIP
+    >>> print(psm.check_model(tree))
+    Model: ok
+      ok   session   residual autocorrelation ...
     """
     checks: list[ModelCheck] = []
     notes: list[str] = []

@@ -100,8 +100,9 @@ def predict(
     Examples
     --------
     >>> import psymech as psm
-    >>> rows = psm.load_example("process_study").sessions.head(5)  # doctest: +SKIP
-    >>> psm.predict(tree, rows, target="new_therapist", kind="draw", seed=1).mean(("chain", "draw"))  # doctest: +SKIP
+    >>> rows = psm.load_example("process_study").sessions.head(5)
+    >>> psm.predict(course, rows, target="new_therapist", kind="draw", seed=1).mean(("chain", "draw")).sizes
+    Frozen({'obs': 5})
     """
     for argument, value, allowed in (("target", target, get_args(Target)), ("kind", kind, get_args(Kind))):
         if value not in allowed:

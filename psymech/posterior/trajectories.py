@@ -42,8 +42,10 @@ def expected_trajectories(tree: xr.DataTree, *, response: str | None = None, lev
 
     Examples
     --------
-    >>> from psymech.posterior.trajectories import expected_trajectories
-    >>> expected_trajectories(tree)["mean"].mean(("chain", "draw"))  # doctest: +SKIP
+    >>> import psymech as psm
+    >>> expected = psm.expected_trajectories(course)["mean"].mean(("chain", "draw"))
+    >>> bool(expected[-1] < expected[0])
+    True
     """
     chosen = read.one_response(tree, response)
     rows = read.rows_of_response(tree, chosen)

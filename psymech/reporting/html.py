@@ -105,7 +105,8 @@ def report(
     Examples
     --------
     >>> import psymech as psm
-    >>> psm.report(tree, "report.html", higher_is_better=False)  # doctest: +SKIP
+    >>> psm.report(tree, "report.html", higher_is_better=False).name
+    'report.html'
     """
     target = Path(path)
     if not target.resolve().parent.is_dir():
