@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,31 @@ def settle_levels(spec: ModelSpec, data: SessionData) -> ModelSpec:
             blocks.append(replace(block, terms=terms))
         elif block.level not in without:
             without.append(block.level)
-    return replace(spec, responses=kept, random=tuple(blocks), without=tuple(without))
+    settled = replace(spec, responses=kept, random=tuple(blocks), without=tuple(without))
+    return settled if traits is None else _as_covariances(settled)
+
+
+def latent_factor(spec: ModelSpec, factor: Factor) -> bool:
+    """Whether a factor is no column of the data: a part of a response of a model with latent means."""
+    return spec.decompose == "latent" and factor.part != "raw" and factor.column in {r.column for r in spec.responses}
+
+
+def latent_term(spec: ModelSpec, term: Term) -> bool:
+    """Whether a term holds a latent factor."""
+    return any(latent_factor(spec, factor) for factor in term.factors)
+
+
+def _as_covariances(spec: ModelSpec) -> ModelSpec:
+    every = [(r, t) for r in spec.responses for t in r.terms if latent_term(spec, t)]
+    random = {label for block in spec.random for label in block.terms}
+    structural = any(r.level != "session" for r in spec.responses) or any(
+        any(f.lag for f in t.factors) or len(t.factors) > 1 or response_label(r.column, t.label) in random
+        for r, t in every
+    )
+    if structural:
+        return spec
+    plain = tuple(replace(r, terms=tuple(t for t in r.terms if not latent_term(spec, t))) for r in spec.responses)
+    return replace(spec, responses=plain, residual="unstructured")
 
 
 def _latent_traits(spec: ModelSpec, data: SessionData) -> frozenset[str] | None:
@@ -115,12 +140,21 @@ def _latent_traits(spec: ModelSpec, data: SessionData) -> frozenset[str] | None:
 
 def _settled(response: Response, data: SessionData, traits: frozenset[str] | None) -> Response:
     level = response.level if response.level != "auto" else data.varies_at(response.column) or "session"
-    terms = tuple(
-        t
-        for t in response.terms
-        if _term_exists(t, level, data) and (traits is None or t.role != "technique" or t.factors[0].column in traits)
-    )
-    return replace(response, terms=terms, level=level)
+    exists = _term_exists if traits is None else partial(_latent_term_exists, traits)
+    return replace(response, terms=tuple(t for t in response.terms if exists(t, level, data)), level=level)
+
+
+def _latent_term_exists(traits: frozenset[str], term: Term, level: ResponseLevel, data: SessionData) -> bool:
+    """With latent means a response has one part of each other response, that of its own level: what lies above is in
+    the covariances. A trait predicts with its observed parts.
+    """
+    split_factor = next((f for f in term.factors if f.part != "raw"), None)
+    if split_factor is None or split_factor.column in traits:
+        return _term_exists(term, level, data)
+    if term.role == "autoregressive":
+        return True  # refused by name where the response has one value a unit
+    of_sessions = data.varies_at(split_factor.column) not in LEVELS
+    return of_sessions and split_factor.part == ("within" if level == "session" else level)
 
 
 def _term_exists(term: Term, level: ResponseLevel, data: SessionData) -> bool:

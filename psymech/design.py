@@ -12,6 +12,7 @@ from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
+from psymech.latent_rows import LatentDesign, latent_design, latent_rows
 from psymech.names import INTERCEPT, LEVELS, Level
 from psymech.residual_groups import ResidualGroups, refuse_other_values, residual_groups
 from psymech.rows import response_rows
@@ -68,6 +69,7 @@ class Design:
     unit_ids : by level, ids of the units that the rows use, also where the level has no random effects.
     roles : the columns that played the roles; patient_ids : how patients' ids were read.
     residual_by : groups of rows that have a residual SD each; sd_by_therapist : whether each therapist has one.
+    latent : columns of X and Z that are parameters, for which these hold deviations from observed means as stand-ins.
     """
 
     y: Floats
@@ -95,6 +97,7 @@ class Design:
     patient_ids: str = "unique"
     residual_by: ResidualGroups | None = None
     sd_by_therapist: bool = False
+    latent: LatentDesign | None = None
 
     @property
     def sd_code(self) -> Ints:
@@ -149,7 +152,12 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     findings = [*_early_findings(spec, data), *level_notes(given, spec)]
     DesignReport(tuple(findings)).raise_errors()
     source = column_source(spec, data)
-    pieces = [response_rows(response, data, source, findings) for response in spec.responses]
+    latent = latent_rows(spec, data, source, findings)
+    pieces = (
+        [response_rows(response, data, source, findings) for response in spec.responses]
+        if latent is None
+        else latent.pieces
+    )
     many = len(spec.responses) > 1
 
     n_terms = sum(len(p.terms) for p in pieces)
@@ -168,9 +176,29 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     term_response = np.repeat(np.arange(len(pieces)), [len(p.terms) for p in pieces])
     y = np.concatenate([p.y for p in pieces])
 
-    order = np.lexsort((response, row))
-    X, row, response, y = X[order], row[order], response[order], y[order]
+    kind = np.zeros(len(row), dtype=np.int8) if latent is None else latent.kind_of(response, row)
+    order = np.lexsort((response, row, kind))
+    X, row, response, y, kind = X[order], row[order], response[order], y[order], kind[order]
     levels = _levels(spec, data, X, tuple(labels), row, response)
+    term_specs = tuple(t for p in pieces for t in p.terms)
+    latent_columns = None
+    if latent is not None:
+        latent_columns = latent_design(
+            spec,
+            data,
+            term_specs=term_specs,
+            term_response=term_response,
+            X=X,
+            y=y,
+            row=row,
+            response=response,
+            kind=kind,
+            Z={lv.level: (tuple(labels.index(t) for t in lv.terms), lv.Z) for lv in levels},
+            code={lv.level: lv.code for lv in levels},
+        )
+        n = latent_columns.n_obs
+        X, row, response, y = X[:n], row[:n], response[:n], y[:n]
+        levels = tuple(replace(lv, code=lv.code[:n], Z=lv.Z[:n]) for lv in levels)
     _refuse_residuals_across_levels(spec)
     sd_by_therapist = spec.residual_by == THERAPIST
     if sd_by_therapist and all(level.level != THERAPIST for level in levels):
@@ -205,7 +233,9 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         previous=previous,
         gap=gap,
         time_basis=source.time_basis,
-        unit_means={lv: {c: m[used[lv]] for c, m in means.items()} for lv, means in source.unit_means.items()},
+        unit_means={
+            lv: {c: m[used[lv]] for c, m in means.items()} for lv, means in source.unit_means.items() if latent is None
+        },
         nested=data.patient_ids != "crossed",
         report=DesignReport(tuple(findings)),
         unit_ids={level: data.ids[level][units] for level, units in used.items()},
@@ -213,6 +243,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         patient_ids=data.patient_ids,
         residual_by=residual_groups(spec, data, row),
         sd_by_therapist=sd_by_therapist,
+        latent=latent_columns,
     )
     return replace(design, report=DesignReport(tuple([*findings, *_check_design(design, spec)])))
 

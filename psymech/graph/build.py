@@ -44,6 +44,10 @@ class BuiltModel:
             from psymech.graph.collapsed import collapsed_model
 
             return collapsed_model(self.design, self.priors)
+        if self.design.latent is not None:
+            from psymech.graph.latent_means import latent_model
+
+            return latent_model(self.design, self.priors)
         from psymech.graph.explicit import explicit_model
 
         return explicit_model(self.design, self.priors)
@@ -108,6 +112,8 @@ def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
     """Say why the collapsed engine is not exact for a design; empty where it is."""
     if design.family != "gaussian":
         return f"the family is {design.family!r}, not 'gaussian'."
+    if design.latent is not None:
+        return "slopes act on deviations from latent means, which are themselves parameters."
     if not design.nested:
         return "patients are crossed with therapists, not nested in them."
     if design.sd_by_therapist:

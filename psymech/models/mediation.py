@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from psymech.errors import SpecError
 from psymech.models.common import intercept, names_of, part_label, time_terms, variable_parts
+from psymech.models.latent_equations import LatentEquation, latent_responses
 from psymech.names import INTERCEPT, LEVELS, TIME, Level
 from psymech.spec.model import (
     DECOMPOSITIONS,
@@ -38,7 +39,7 @@ def mediation(
     lag: int | Mapping[str, int] = 0,
     moderators: Mapping[str, Names] | None = None,
     covariates: Names = (),
-    autoregressive: bool = False,
+    autoregressive: bool | Names = False,
     time: TimeKind | TimeShape | None = "linear",
     decompose: Decompose = "observed",
     correlated: bool | Mapping[Level, bool] = True,
@@ -86,14 +87,16 @@ def mediation(
     covariates
         Columns taken as given, in all equations.
     autoregressive
-        Add the outcome's own last value, uncentred.
+        Add a response's own last value: True for the outcomes, or columns (outcomes, mediators; with latent means also
+        treatments). Uncentred; with latent means its deviation from the latent mean.
     time
         Shape of the trend in all equations of sessions, or None to keep the trend in.
     decompose
         ``"observed"``; ``"none"`` takes predictors as given; ``"latent"``: treatment, mediators and outcome are all
-        responses, with latent means of patients and therapists, and the paths of each level are read from their
-        covariances there, which removes the bias of observed means (Lüdtke et al. 2008). Within paths are then the
-        same for all patients.
+        responses, with latent means of patients and therapists, and the paths between them are read from their
+        covariances, which removes the bias of observed means (Lüdtke et al. 2008). Within paths act on deviations
+        from the latent means. By default they are the same for all patients; name those that vary in `random`.
+        Covariates and moderators enter every equation.
     correlated, priors
         As in :func:`psymech.growth`.
 
@@ -106,7 +109,7 @@ def mediation(
     SpecError
         Where the keywords contradict each other.
     NotImplementedError
-        For random paths or lags with ``decompose="latent"``.
+        For random trends with ``decompose="latent"``.
 
     References
     ----------
@@ -140,45 +143,49 @@ def mediation(
         *((name, "serial_mediator" if serial else "mediator") for name in middle),
         *((name, "outcome") for name in outcomes),
     )
+    lags = _read_lags(lag)
+    own_lag = _read_own_lag(autoregressive, treatments if decompose == "latent" else (), middle, outcomes)
+    equations = [_Equation(each, {}) for each in treatments if decompose == "latent"]
+    equations += [
+        _Equation(each, {"a": treatments, "d": middle[:index] if serial else ()}) for index, each in enumerate(middle)
+    ]
+    equations += [_Equation(each, {"c": treatments, "b": middle}) for each in outcomes]
+    split = decompose != "none"
     if decompose == "latent":
-        _refuse_with_latent(random=random, lag=lag, moderators=moderating, autoregressive=autoregressive)
-        responses, blocks, without = _latent(treatments, middle, outcomes, fixed, form), (), ()
-        uncorrelated: tuple[tuple[str, str], ...] = ()
-    else:
-        split = decompose == "observed"
-        lags = _read_lags(lag)
-        equations = [
-            _Equation(each, {"a": treatments, "d": middle[:index] if serial else ()}, mediator=True)
-            for index, each in enumerate(middle)
-        ]
-        equations += [_Equation(each, {"c": treatments, "b": middle}, mediator=False) for each in outcomes]
-        responses = tuple(
-            e.response(form, fixed, moderating, lags, split=split, own_lag=autoregressive and not e.mediator)
-            for e in equations
+        _refuse_random_trends(random)
+        responses = latent_responses(
+            [LatentEquation(e.name, e.predictors) for e in equations],
+            covariates=fixed,
+            moderators=moderating,
+            lags=lags,
+            own_lag=own_lag,
+            form=form,
         )
-        blocks, without = _blocks(random, equations, responses, split=split, correlated=correlated)
-        uncorrelated = _uncorrelated(equations) if split else ()
+    else:
+        responses = tuple(
+            e.response(form, fixed, moderating, lags, split=split, own_lag=e.name in own_lag) for e in equations
+        )
+    chosen = {} if random is None and decompose == "latent" else DEFAULT_RANDOM if random is None else random
+    blocks, without = _blocks(chosen, equations, responses, split=split, correlated=correlated)
     return ModelSpec(
         kind="mediation",
         responses=responses,
         random=blocks,
         without=without,
-        residual="unstructured" if decompose == "latent" else "iid",
         time=form,
         decompose=decompose,
         priors=check_priors(priors),
         roles=roles,
-        uncorrelated=uncorrelated,
+        uncorrelated=_uncorrelated(equations) if decompose == "observed" else (),
     )
 
 
 class _Equation:
     """One response with its predictors by path."""
 
-    def __init__(self, response: str, predictors: Mapping[str, tuple[str, ...]], *, mediator: bool) -> None:
+    def __init__(self, response: str, predictors: Mapping[str, tuple[str, ...]]) -> None:
         self.name = response
         self.predictors = {path: names for path, names in predictors.items() if names}
-        self.mediator = mediator
 
     def response(
         self,
@@ -212,30 +219,8 @@ class _Equation:
         return Response(self.name, (*terms, *products), level="auto")
 
 
-def _latent(
-    treatments: tuple[str, ...],
-    mediators: tuple[str, ...],
-    outcomes: tuple[str, ...],
-    covariates: tuple[str, ...],
-    form: TimeShape | None,
-) -> tuple[Response, ...]:
-    """Treatment, mediators and outcome as responses; a treatment that is a trait predicts instead (settled with the
-    data).
-    """
-    shared = (intercept(), *time_terms(form), *(Term(name, (Factor(name),), "covariate") for name in covariates))
-    traits = tuple(
-        Term(part_label(name, part), (Factor(name, part),), "technique")
-        for name in treatments
-        for part in ("patient", "therapist")
-    )
-    return (
-        *(Response(name, shared, level="auto") for name in treatments),
-        *(Response(name, (*shared, *traits), level="auto") for name in (*mediators, *outcomes)),
-    )
-
-
 def _blocks(
-    random: Mapping[Level, Sequence[str] | None] | None,
+    random: Mapping[Level, Sequence[str] | None],
     equations: Sequence[_Equation],
     responses: tuple[Response, ...],
     *,
@@ -246,7 +231,7 @@ def _blocks(
     without: list[Level] = []
     intercepts = [response_label(r.column, INTERCEPT) for r in responses]
     known = [response_label(r.column, label) for r in responses for label in r.labels]
-    for level, names in (DEFAULT_RANDOM if random is None else random).items():
+    for level, names in random.items():
         if level not in LEVELS:
             raise SpecError(f"random: expected the levels {', '.join(LEVELS)}, found {level!r}.")
         if names is None:
@@ -323,12 +308,23 @@ def _refuse_double_roles(*groups: tuple[str, ...]) -> None:
         seen.add(name)
 
 
-def _refuse_with_latent(*, random: object, lag: object, moderators: object, autoregressive: bool) -> None:
-    if random is not None:
+def _refuse_random_trends(random: Mapping[Level, Sequence[str] | None] | None) -> None:
+    named = (name for names in (random or {}).values() for name in names or ())
+    if any(name == TIME or name.split("~")[-1].startswith(TIME) for name in named):
         raise NotImplementedError(
-            "decompose='latent' has the same within paths for all patients; random paths of latent predictors are not "
-            "available. Leave random out, or use decompose='observed' and compare the between paths of both."
+            "decompose='latent' has no random trends: the means of patients would then differ from session to session, "
+            "and so would the paths between them. Name paths in random, or use decompose='observed'."
         )
-    for name, given in (("lag", lag), ("moderators", moderators), ("autoregressive", autoregressive)):
-        if given:
-            raise NotImplementedError(f"{name} is not available with decompose='latent'. Use decompose='observed'.")
+
+
+def _read_own_lag(
+    given: bool | Names, treatments: tuple[str, ...], mediators: tuple[str, ...], outcomes: tuple[str, ...]
+) -> tuple[str, ...]:
+    if isinstance(given, bool):
+        return outcomes if given else ()
+    chosen = names_of(given, "autoregressive")
+    known = (*treatments, *mediators, *outcomes)
+    for name in chosen:
+        if name not in known:
+            raise SpecError(f"autoregressive: expected True or columns among {', '.join(known)}, found {name!r}.")
+    return chosen

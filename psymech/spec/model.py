@@ -24,7 +24,15 @@ ResponseLevel = Literal[
 TimeKind = Literal["linear", "log", "quadratic", "piecewise", "spline"]
 Decompose = Literal["observed", "latent", "none"]
 Role = Literal[
-    "intercept", "time", "technique", "common_factor", "covariate", "moderator", "interaction", "autoregressive"
+    "intercept",
+    "time",
+    "technique",
+    "common_factor",
+    "covariate",
+    "moderator",
+    "interaction",
+    "autoregressive",
+    "residual",  # of another response of the same session
 ]
 
 FAMILIES: tuple[Family, ...] = get_args(Family)

@@ -150,10 +150,12 @@ def test_refusals(keywords: dict, message: str) -> None:
         psm.mediation("phq9", **{"treatment": "exposure", "mediators": "alliance", **keywords})
 
 
-@pytest.mark.parametrize("keywords", [{"random": {"patient": ["a"]}}, {"lag": 1}, {"autoregressive": True}])
-def test_latent_says_what_it_does_not_do(keywords: dict) -> None:
-    with pytest.raises(NotImplementedError, match="latent"):
-        psm.mediation("phq9", treatment="exposure", mediators="alliance", decompose="latent", **keywords)
+@pytest.mark.parametrize("name", ["time", "phq9~time"])
+def test_latent_means_have_no_random_trends(name: str) -> None:
+    with pytest.raises(NotImplementedError, match="no random trends"):
+        psm.mediation(
+            "phq9", treatment="exposure", mediators="alliance", decompose="latent", random={"patient": [name]}
+        )
 
 
 def small(n_therapists: int) -> psm.SessionData:
@@ -179,9 +181,3 @@ def test_missing_mediator_is_refused_where_it_predicts_and_kept_out_where_it_is_
         make_design(psm.mediation("y", treatment="x", mediators="m", time=None), holed)
     latent = make_design(psm.mediation("y", treatment="x", mediators="m", time=None, decompose="latent"), holed)
     assert np.bincount(latent.response).tolist() == [64, 63, 64]
-
-
-def test_residuals_do_not_correlate_across_levels(study: psm.SessionData) -> None:
-    spec = psm.mediation("coping_post", treatment="exposure", mediators="alliance", decompose="latent")
-    with pytest.raises(psm.DesignError, match="not: 'exposure' one value a session"):
-        make_design(spec, study)
