@@ -12,6 +12,7 @@ from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
+from psymech.imputation import Imputation, imputation_note, make_imputation, missing_values, with_first_guess
 from psymech.latent_rows import LatentDesign, latent_design, latent_rows
 from psymech.names import INTERCEPT, LEVELS, Level
 from psymech.residual_groups import ResidualGroups, refuse_other_values, residual_groups
@@ -70,6 +71,7 @@ class Design:
     roles : the columns that played the roles; patient_ids : how patients' ids were read.
     residual_by : groups of rows that have a residual SD each; sd_by_therapist : whether each therapist has one.
     latent : columns of X and Z that are parameters, for which these hold deviations from observed means as stand-ins.
+    imputation : mediators missing where a row refers to them; X and Z hold first guesses there.
     """
 
     y: Floats
@@ -98,6 +100,7 @@ class Design:
     residual_by: ResidualGroups | None = None
     sd_by_therapist: bool = False
     latent: LatentDesign | None = None
+    imputation: Imputation | None = None
 
     @property
     def sd_code(self) -> Ints:
@@ -151,13 +154,15 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     refuse_other_values(spec, data)
     findings = [*_early_findings(spec, data), *level_notes(given, spec)]
     DesignReport(tuple(findings)).raise_errors()
-    source = column_source(spec, data)
+    missing = missing_values(spec, data)
+    source = column_source(spec, with_first_guess(data, missing))
     latent = latent_rows(spec, data, source, findings)
     pieces = (
         [response_rows(response, data, source, findings) for response in spec.responses]
         if latent is None
         else latent.pieces
     )
+    findings += [imputation_note(each, data) for each in missing]
     many = len(spec.responses) > 1
 
     n_terms = sum(len(p.terms) for p in pieces)
@@ -244,6 +249,17 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         residual_by=residual_groups(spec, data, row),
         sd_by_therapist=sd_by_therapist,
         latent=latent_columns,
+        imputation=make_imputation(
+            spec,
+            missing,
+            source,
+            terms=tuple(labels),
+            term_specs=term_specs,
+            term_response=term_response,
+            random={level.level: level.terms for level in levels},
+            row=row,
+            response=response,
+        ),
     )
     return replace(design, report=DesignReport(tuple([*findings, *_check_design(design, spec)])))
 

@@ -33,6 +33,11 @@ NU: Final = "nu"  # () degrees of freedom of Student residuals
 CUTPOINTS: Final = "cutpoints"  # (threshold) thresholds of an ordinal outcome, latent logit scale
 THRESHOLD: Final = "threshold"
 
+IMPUTED: Final = "imputed"  # (missing) values of mediators that are missing where an outcome refers to them
+MISSING: Final = "missing"
+ROW_OF_MISSING: Final = "row_of_missing"  # (missing) index of the session in the data, in constant_data
+RESPONSE_OF_MISSING: Final = "response_of_missing"  # (missing) index of the response that models the value
+
 INTERCEPT: Final = "Intercept"
 TIME: Final = "time"
 

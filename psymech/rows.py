@@ -70,7 +70,7 @@ def _session_rows(response: Response, data: SessionData, source: ColumnSource, f
             "earlier. Use lag=0."
         )
     X = _columns([[evaluate_factor(source, f)[row] for f in t.factors] for t in terms], row.size)
-    _refuse_missing_predictors(terms, source, row, data)
+    refuse_missing_predictors(terms, source, row, data)
     lost = np.setdiff1d(patients, patients[row])
     if lost.size:
         ids = data.ids["patient"][np.unique(lost)]
@@ -222,7 +222,8 @@ def _longest_lag(terms: Iterable[Term]) -> int:
     return max((f.lag for t in terms for f in t.factors), default=0)
 
 
-def _refuse_missing_predictors(terms: tuple[Term, ...], source: ColumnSource, row: Ints, data: SessionData) -> None:
+def refuse_missing_predictors(terms: tuple[Term, ...], source: ColumnSource, row: Ints, data: SessionData) -> None:
+    """Raise DataError where a column that the terms are made of is missing in one of the sessions `row`."""
     counts: dict[str, int] = {}
     who: dict[str, NDArray] = {}
     for factor in (f for t in terms for f in t.factors):

@@ -48,6 +48,10 @@ class BuiltModel:
             from psymech.graph.latent_means import latent_model
 
             return latent_model(self.design, self.priors)
+        if self.design.imputation is not None:
+            from psymech.graph.imputed import imputed_model
+
+            return imputed_model(self.design, self.priors)
         from psymech.graph.explicit import explicit_model
 
         return explicit_model(self.design, self.priors)
@@ -114,6 +118,9 @@ def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
         return f"the family is {design.family!r}, not 'gaussian'."
     if design.latent is not None:
         return "slopes act on deviations from latent means, which are themselves parameters."
+    if design.imputation is not None:
+        columns = ", ".join(repr(m.column) for m in design.imputation.missing)
+        return f"{design.imputation.n} missing values of {columns} are parameters."
     if not design.nested:
         return "patients are crossed with therapists, not nested in them."
     if design.sd_by_therapist:

@@ -72,7 +72,7 @@ def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:
     """Return the model with every effect as a variable; see :func:`psymech.build_model`."""
     with pm.Model(coords=coordinates(design)) as model:
         X = pm.Data(names.DESIGN_X, design.X, dims=(names.OBS, names.TERM))
-        beta = _fixed_effects(design, priors)
+        beta = fixed_effects(design, priors)
         eta = matmul(X, beta) if design.terms else pt.zeros(design.n_obs)
         for level in design.levels:
             eta = eta + _random_part(design, level, priors)
@@ -80,27 +80,32 @@ def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:
     return model
 
 
-def _fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
+def fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
+    """Register beta and return it."""
     free = standard_vector("fixed", priors.beta) if design.terms else pt.zeros(0)
     return pm.Deterministic(names.BETA, matmul(pt.constant(uncentring(design, priors)), free), dims=(names.TERM,))
 
 
 def _random_part(design: Design, level: LevelDesign, priors: ChosenPriors) -> TensorVariable:
+    u = level_effects(level, priors, design)
+    Z = pm.Data(names.design_z(level.level), level.Z, dims=(names.OBS, names.term_dim(level.level)))
+    code = pm.Data(names.group_of_obs(level.level), level.code, dims=(names.OBS,))
+    return pt.sum(Z * u[code], axis=1)
+
+
+def level_effects(level: LevelDesign, priors: ChosenPriors, design: Design) -> TensorVariable:
+    """Register the covariance and the effects of a level, and return the effects (units, terms)."""
     name, dim = level.level, names.term_dim(level.level)
     lkj = priors.corr.get(name)
     centred = parametrisation(design, level) == "centred"
     factor = covariance_factor(name, priors.sd[name], lkj, signed=not centred, zero=level.zero)
     register_covariance(name, factor, correlated=lkj is not None)
-    Z = pm.Data(names.design_z(name), level.Z, dims=(names.OBS, dim))
-    code = pm.Data(names.group_of_obs(name), level.code, dims=(names.OBS,))
     if not centred:
         z = pm.Normal(f"z_{name}", 0.0, 1.0, dims=(name, dim))
-        u = pm.Deterministic(names.effect(name), matmul(z, factor.T), dims=(name, dim))
-    elif lkj is None:
-        u = pm.Normal(names.effect(name), 0.0, pt.sum(factor, axis=1), dims=(name, dim))
-    else:
-        u = pm.MvNormal(names.effect(name), mu=np.zeros(len(level.terms)), chol=factor, dims=(name, dim))
-    return pt.sum(Z * u[code], axis=1)
+        return pm.Deterministic(names.effect(name), matmul(z, factor.T), dims=(name, dim))
+    if lkj is None:
+        return pm.Normal(names.effect(name), 0.0, pt.sum(factor, axis=1), dims=(name, dim))
+    return pm.MvNormal(names.effect(name), mu=np.zeros(len(level.terms)), chol=factor, dims=(name, dim))
 
 
 def _likelihood(design: Design, priors: ChosenPriors, eta: TensorVariable) -> None:

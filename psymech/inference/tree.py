@@ -46,6 +46,8 @@ def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
         dims[names.NU] = ()
     if design.family == "ordinal":
         dims[names.CUTPOINTS] = (names.THRESHOLD,)
+    if design.imputation is not None:
+        dims[names.IMPUTED] = (names.MISSING,)
     return dims
 
 
@@ -58,6 +60,8 @@ def tree_coords(design: Design) -> dict[str, NDArray]:
             coords[names.RESPONSE + names.AUX] = coords[names.RESPONSE]
     if design.residual_by is not None:
         coords[names.RESIDUAL_GROUP] = np.array(design.residual_by.labels, dtype=object)
+    if design.imputation is not None:
+        coords[names.MISSING] = np.arange(design.imputation.n)
     for level in design.levels:
         dim = names.term_dim(level.level)
         coords[level.level] = level.labels
@@ -143,6 +147,11 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         data[names.RESPONSE_OF_OBS] = (obs, design.response)
     if design.residual_by is not None:
         data[names.RESIDUAL_GROUP_OF_OBS] = (obs, design.residual_by.code)
+    if design.imputation is not None:
+        missing = design.imputation.missing
+        data[names.ROW_OF_MISSING] = ((names.MISSING,), np.concatenate([m.row for m in missing]))
+        response = np.repeat([m.response for m in missing], [m.row.size for m in missing])
+        data[names.RESPONSE_OF_MISSING] = ((names.MISSING,), response)
     for position, level in enumerate(design.levels):
         data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), level.Z)
         data[names.group_of_obs(level.level)] = (obs, level.code)
@@ -181,6 +190,14 @@ def _without_rows(design: Design) -> dict[str, dict[str, list[int]]]:
     return {"without_rows": found} if found else {}
 
 
+def _filled_responses(design: Design) -> dict[str, list[str]]:
+    """Responses of which some columns of constant_data hold a first guess of imputed values."""
+    if design.imputation is None:
+        return {}
+    held = {int(design.response[rows.row[0]]) for rows in design.imputation.observed}
+    return {"filled_responses": [design.responses[r] for r in sorted(held)]}
+
+
 def _design_notes(design: Design) -> dict[str, object]:
     return {
         "time_basis": None if design.time_basis is None else design.time_basis.to_dict(),
@@ -189,4 +206,5 @@ def _design_notes(design: Design) -> dict[str, object]:
         "roles": dict(design.roles),
         "patient_ids": design.patient_ids,
         **_without_rows(design),
+        **_filled_responses(design),
     }
