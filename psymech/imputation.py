@@ -112,8 +112,6 @@ def missing_values(spec: ModelSpec, data: SessionData) -> tuple[MissingValues, .
     """
     if spec.family != "gaussian" or spec.residual != "iid" or spec.decompose == "latent":
         return ()
-    if spec.membership != "current":
-        return ()
     place = {r.column: index for index, r in enumerate(spec.responses) if r.level == "session"}
     source = column_source(spec, data)
     known = {column: np.isfinite(data.values(column)) for column in place}
