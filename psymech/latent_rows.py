@@ -255,10 +255,11 @@ def _refuse(spec: ModelSpec) -> None:
                 f"a {response.level}. Use decompose='observed'."
             )
         for term in response.terms:
-            if term.role == "interaction" and any(f.column in traits for f in term.factors):
+            of_trait = any(f.column in traits for f in term.factors)
+            if traits and term.role == "interaction" and (of_trait or response.level != "session"):
                 raise DesignError(
-                    f"{term.label!r}: with latent means the path of a trait ({', '.join(sorted(traits))}) cannot be "
-                    "moderated. Use decompose='observed'."
+                    f"{term.label!r}: with latent means the paths between units cannot be moderated where a treatment "
+                    f"is a trait ({', '.join(sorted(traits))}). Use decompose='observed'."
                 )
 
 

@@ -138,7 +138,7 @@ def _portable_stats(stats: Mapping[str, NDArray]) -> dict[str, tuple[tuple[str, 
 def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
     obs = (names.OBS,)
     data: dict[str, tuple[tuple[str, ...], NDArray]] = {
-        names.DESIGN_X: ((names.OBS, names.TERM), design.X),
+        names.DESIGN_X: ((names.OBS, names.TERM), _known(design, design.terms, design.X)),
         names.SESSION_OF_OBS: (obs, design.session),
         names.TIME_OF_OBS: (obs, design.time),
         "row_of_obs": (obs, design.row),
@@ -153,7 +153,8 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         response = np.repeat([m.response for m in missing], [m.row.size for m in missing])
         data[names.RESPONSE_OF_MISSING] = ((names.MISSING,), response)
     for position, level in enumerate(design.levels):
-        data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), level.Z)
+        Z = _known(design, level.terms, level.Z)
+        data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), Z)
         data[names.group_of_obs(level.level)] = (obs, level.code)
         if level.parent is not None:
             upper = design.levels[position + 1].level
@@ -165,6 +166,16 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         data[names.mean_of_unit(name)] = ((name, names.COLUMN), np.column_stack(list(means.values())))
     used = {d for dims, _ in data.values() for d in dims} - {names.OBS}
     return xr.Dataset(data, coords={names.OBS: np.arange(design.n_obs), **{d: coords[d] for d in used}})
+
+
+def _latent_columns(design: Design) -> tuple[str, ...]:
+    return () if design.latent is None else tuple(design.terms[j] for j in design.latent.terms)
+
+
+def _known(design: Design, labels: tuple[str, ...], columns: NDArray) -> NDArray:
+    """Columns with NaN where their values are parameters."""
+    latent = np.isin(labels, _latent_columns(design))
+    return np.where(latent, np.nan, columns) if latent.any() else columns
 
 
 def _term_table(design: Design) -> list[dict[str, object]]:
@@ -205,6 +216,7 @@ def _design_notes(design: Design) -> dict[str, object]:
         "nested": design.nested,
         "roles": dict(design.roles),
         "patient_ids": design.patient_ids,
+        **({"latent_columns": list(_latent_columns(design))} if design.latent is not None else {}),
         **_without_rows(design),
         **_filled_responses(design),
     }

@@ -118,17 +118,28 @@ def read_mediation(tree: xr.DataTree, *, at: Mapping[str, float] | None = None) 
         for level in read.levels_of(tree)
     }
     latent = spec.get("decompose") == "latent"
+    traits = _traits(tree, treatments) if latent else ()
+    moderators = {} if of_covariances(tree) else _moderator_means(tree)
+    _known_moderators(at, moderators)
+    values = {name: float((at or {}).get(name, mean)) for name, mean in moderators.items()}
+    paths = {} if of_covariances(tree) else _term_paths(tree, treatments, mediators, values, exclude=traits)
     if latent:
         from psymech.posterior.mediation_latent import latent_paths
 
-        _known_moderators(at, {})
-        paths = latent_paths(tree, treatments, mediators, outcomes, serial=serial)
-        return MediationTree(treatments, mediators, outcomes, serial, True, paths, {}, {})
-    moderators = _moderator_means(tree)
-    _known_moderators(at, moderators)
-    values = {name: float((at or {}).get(name, mean)) for name, mean in moderators.items()}
-    paths = _observed_paths(tree, treatments, mediators, outcomes, values)
-    return MediationTree(treatments, mediators, outcomes, serial, False, paths, covariance, values)
+        between = latent_paths(tree, treatments, mediators, outcomes, serial=serial, own=paths)
+        paths = {**between, **paths}
+        covariance = {} if of_covariances(tree) else covariance
+    return MediationTree(treatments, mediators, outcomes, serial, latent, paths, covariance, values)
+
+
+def of_covariances(tree: xr.DataTree) -> bool:
+    """Whether the paths within patients, too, are read from covariances: those of the residuals of a session."""
+    return names.RESIDUAL_CORR in read.posterior(tree)
+
+
+def _traits(tree: xr.DataTree, treatments: Sequence[str]) -> tuple[str, ...]:
+    """Treatments that are no responses; with latent means their terms are total effects, not paths."""
+    return tuple(x for x in treatments if x not in read.responses_of(tree))
 
 
 def _known_moderators(at: Mapping[str, float] | None, known: Mapping[str, float]) -> None:
@@ -138,12 +149,13 @@ def _known_moderators(at: Mapping[str, float] | None, known: Mapping[str, float]
             raise SpecError(f"at: {name!r} moderates no path of this model; its moderators are: {have}.")
 
 
-def _observed_paths(
+def _term_paths(
     tree: xr.DataTree,
     treatments: tuple[str, ...],
     mediators: tuple[str, ...],
-    outcomes: tuple[str, ...],
     at: Mapping[str, float],
+    *,
+    exclude: Sequence[str],
 ) -> dict[tuple[PathLevel, str, str], Path]:
     beta = read.posterior(tree)[names.BETA].transpose(*names.SAMPLE_DIMS, names.TERM)
     place = {label: index for index, label in enumerate(read.labels_of(beta, names.TERM))}
@@ -151,7 +163,7 @@ def _observed_paths(
     infos = read.terms_of(tree)
     out: dict[tuple[PathLevel, str, str], Path] = {}
     for info in infos:
-        if info.role not in ("technique", "common_factor") or info.response is None:
+        if info.role not in ("technique", "common_factor") or info.response is None or info.column in exclude:
             continue
         letter = _letter(info.column, info.response, treatments, mediators)
         if info.part == "raw":
@@ -197,7 +209,7 @@ def _moderator_means(tree: xr.DataTree) -> dict[str, float]:
         response = next(r for r in read.responses_of(tree) if str(entry["label"]).startswith(response_label(r, "")))
         column = response_label(response, moderator)
         if column in labels and moderator not in named:
-            X = read.constants(tree)[names.DESIGN_X].transpose(names.OBS, names.TERM).values
+            X = read.constants(tree, columns=False)[names.DESIGN_X].transpose(names.OBS, names.TERM).values
             rows = read.rows_of_response(tree, response)
             named[moderator] = float(X[rows, labels.index(column)].mean())
     return named
@@ -266,7 +278,7 @@ def unit_deviations(tree: xr.DataTree, model: MediationTree, by: str, paths: Seq
     ids = draws[by].values
     if by == "patient" and "therapist" in model.covariance:
         parent = names.parent_of_unit("patient", "therapist")
-        data = read.constants(tree)
+        data = read.constants(tree, columns=False)
         if parent not in data:
             raise DataError("by='patient': the tree does not say which therapist each patient has.")
         own = own + _effects(draws, "therapist", model, paths)[:, :, data[parent].values.astype(int)]

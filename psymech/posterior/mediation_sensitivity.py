@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from psymech import names
 from psymech.errors import DataError
 from psymech.posterior import tree as read
-from psymech.posterior.mediation_latent import level_covariances
-from psymech.posterior.mediation_paths import MediationTree, Path, PathLevel, expected_product, read_mediation
+from psymech.posterior.mediation_latent import level_covariances, residual_sds
+from psymech.posterior.mediation_paths import (
+    MediationTree,
+    Path,
+    PathLevel,
+    expected_product,
+    of_covariances,
+    read_mediation,
+)
 from psymech.posterior.summaries import interval_prob
 from psymech.spec.model import response_label
 
@@ -132,8 +139,14 @@ def _residual_ratio(
     """Ratio of the residual SDs of outcome and mediator at a level, and the reliability of the mediator's mean
     there.
     """
+    if model.latent and level == "within" and not of_covariances(tree):
+        sd = residual_sds(tree)
+        return sd[outcome] / sd[mediator], np.ones(sd[mediator].shape)
     if model.latent:
         labels, S = level_covariances(tree)[level]
+        if outcome not in labels:  # one value a unit of this level: its residual is all that differs
+            sd_m = _residual_sd(S, labels, mediator, [x for x in model.treatments if x in labels])
+            return read.residual_sd(tree, outcome).values / sd_m, np.ones(sd_m.shape)
         sd_m = _residual_sd(S, labels, mediator, [x for x in model.treatments if x in labels])
         sd_y = _residual_sd(S, labels, outcome, [x for x in labels if x not in model.outcomes])
         return sd_y / sd_m, np.ones(sd_m.shape)

@@ -54,9 +54,27 @@ def posterior(tree: xr.DataTree) -> xr.Dataset:
     return group(tree, names.POSTERIOR)
 
 
-def constants(tree: xr.DataTree) -> xr.Dataset:
-    """Return the constant_data group: design columns and nesting."""
+def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
+    """Return the constant_data group: design columns and nesting.
+
+    With `columns` a fit is refused, by SpecError, of which some columns are deviations from latent means; without, only
+    nesting, responses and sessions may be read.
+    """
+    latent = latent_columns(tree) if columns else ()
+    if latent:
+        raise SpecError(
+            "this estimate reads the model's columns, but those of "
+            f"{shown_ids(latent)} are deviations from latent means: parameters of the model, not data. Ask for "
+            "indirect_effects(), mediation_table() or effects(), or fit with decompose='observed'."
+        )
     return group(tree, names.CONSTANT_DATA)
+
+
+def latent_columns(tree: xr.DataTree) -> tuple[str, ...]:
+    """Return the terms whose columns are parameters; constant_data holds NaN there."""
+    if names.ATTR_DESIGN not in tree.attrs:
+        return ()
+    return tuple(json_attr(tree, names.ATTR_DESIGN).get("latent_columns", ()))
 
 
 def json_attr(tree: xr.DataTree, name: str) -> Any:
@@ -228,7 +246,7 @@ def covariance(tree: xr.DataTree, level: str) -> np.ndarray:
 
 def rows_of_response(tree: xr.DataTree, response: str) -> np.ndarray:
     """Return the positions of a response's rows."""
-    data = constants(tree)
+    data = constants(tree, columns=False)
     known = responses_of(tree)
     if names.RESPONSE_OF_OBS not in data or len(known) == 1:
         return np.arange(data.sizes[names.OBS])
@@ -277,7 +295,7 @@ def outcome(tree: xr.DataTree) -> np.ndarray:
 
 def unit_of_obs(tree: xr.DataTree, level: str) -> np.ndarray:
     """Return the index of each row's unit at a level."""
-    data = constants(tree)
+    data = constants(tree, columns=False)
     name = names.group_of_obs(level)
     if name not in data:
         raise DataError(f"expected {name!r} in constant_data, found {', '.join(map(str, data.data_vars))}.")
