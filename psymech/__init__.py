@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from psymech.data.decompose import decompose as decompose
     from psymech.data.design_report import DesignReport as DesignReport
     from psymech.data.findings import Finding as Finding
+    from psymech.data.reshape import read_long as read_long
+    from psymech.data.reshape import read_spss as read_spss
+    from psymech.data.reshape import read_wide as read_wide
+    from psymech.data.scoring import scale_reliability as scale_reliability
+    from psymech.data.scoring import score_scale as score_scale
     from psymech.data.sessions import SessionData as SessionData
     from psymech.errors import DataError as DataError
     from psymech.errors import DesignError as DesignError
@@ -50,6 +55,8 @@ _HOME = {
     "BuiltModel": "graph.build",
     "sample": "inference.sample",
     "fit": "inference.sample",
+    "resume": "inference.resume",
+    "salvage": "inference.resume",
     "SamplingWarning": "inference.drawing",
     "describe_priors": "priors",
     "check_sampling": "inference.checks",
@@ -116,6 +123,11 @@ _HOME = {
     "true_change": "posterior.change",
     "sudden_gains": "data.sudden_gains",
     "ruptures": "data.ruptures",
+    "read_long": "data.reshape",
+    "read_spss": "data.reshape",
+    "read_wide": "data.reshape",
+    "score_scale": "data.scoring",
+    "scale_reliability": "data.scoring",
     "early_response": "data.early_response",
 }
 

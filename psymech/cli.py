@@ -1,6 +1,7 @@
-"""The command line: psymech demo, check, fit, report, simulate."""
+"""The command line: psymech demo, check, fit, resume, report, simulate."""
 
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from psymech import __version__
 from psymech.errors import PsymechError
 
 EXIT_FAILED: Final = 1  # an error: of the table, the configuration, a file
+EXIT_INTERRUPTED: Final = 130  # Ctrl-C, as shells count it
 EXIT_CHECKS: Final = 3  # the fit is there, but its draws did not pass the checks
 ATTR_INPUT: Final = "psymech_input_sha256"  # of configuration and tables, so that a finished fit is not made twice
 
@@ -57,7 +59,7 @@ app = typer.Typer(
     psymech report fit.nc.
 
     Exit status: 0 done, 1 an error (of the table, the configuration, a file), 2 a wrong option, 3 the fit is there
-    but its draws did not pass the checks.""",
+    but its draws did not pass the checks, 130 interrupted by Ctrl-C.""",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for other programs instead of text.")]
@@ -86,6 +88,12 @@ def _errors(as_json: bool) -> Iterator[None]:
         else:
             typer.echo(f"psymech: {problem}", err=True)
         raise typer.Exit(EXIT_FAILED) from problem
+    except KeyboardInterrupt as stop:
+        if as_json:
+            typer.echo(json.dumps({"ok": False, "error": "KeyboardInterrupt", "message": "interrupted"}))
+        else:
+            typer.echo("psymech: interrupted.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from stop
 
 
 @app.command()
@@ -142,12 +150,17 @@ def fit(
     draws: Annotated[int | None, typer.Option(help="Draws a chain, in place of the file's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the file's.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Fit even where the same fit is there already.")] = False,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Keep chains on the disk as they come; the same command goes on after a stop."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fit a model that a configuration file describes, save the fit and, where asked for, a report.
 
     A fit that is there already, made from the same configuration and tables, is not made again. Progress goes to
-    standard error. Exit status 3: the fit was saved, but its draws did not pass the checks.
+    standard error. Exit status 3: the fit was saved, but its draws did not pass the checks. 130: interrupted by
+    Ctrl-C; what was drawn is saved with a mark, or with --store kept for psymech resume.
 
     Example: psymech fit --example > fit.toml; psymech fit fit.toml
     """
@@ -159,6 +172,7 @@ def fit(
     with _errors(as_json):
         from psymech.config import read_config
         from psymech.inference.checks import check_sampling
+        from psymech.inference.interruption import interrupted
         from psymech.inference.storage import save
 
         read = read_config(config)
@@ -169,7 +183,10 @@ def fit(
         tree = None if again else _made_before(target, digest)
         reused = tree is not None
         if tree is None:
-            tree = _fitted(read, options, quiet=as_json)
+            tree = _fitted(read, options, target if store else None, again=again, quiet=as_json)
+            if interrupted(tree):
+                _say_interrupted(tree, target, stored=store, as_json=as_json)
+                raise typer.Exit(EXIT_INTERRUPTED)
             tree.attrs[ATTR_INPUT] = digest
             save(tree, target)
         report_path = read.output.get("report")
@@ -208,9 +225,10 @@ def _digest(read: Any, options: dict[str, Any]) -> str:
 
 def _made_before(target: Path, digest: str) -> Any:
     """Return the fit that stands at the target and was made from the same input, or None."""
+    from psymech.inference.run_folder import is_run
     from psymech.inference.storage import load
 
-    if not target.exists():
+    if not target.exists() or is_run(target):
         return None
     try:
         tree = load(target)
@@ -219,13 +237,68 @@ def _made_before(target: Path, digest: str) -> Any:
     return tree if tree.attrs.get(ATTR_INPUT) == digest else None
 
 
-def _fitted(read: Any, options: dict[str, Any], *, quiet: bool) -> Any:
+def _fitted(read: Any, options: dict[str, Any], store: Path | None, *, again: bool, quiet: bool) -> Any:
     from psymech.inference.drawing import SamplingWarning
+    from psymech.inference.resume import resume as go_on
+    from psymech.inference.run_folder import is_run
     from psymech.inference.sample import fit as fit_model
+    from psymech.inference.store import check_options
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SamplingWarning)  # the verdict is printed with its reasons
-        return fit_model(read.spec, read.data(), **options, progressbar=not quiet)
+        if store is not None and again and store.exists():
+            shutil.rmtree(store) if store.is_dir() else store.unlink()
+        if store is not None and is_run(store):
+            check_options(store, options)
+            return go_on(store, spec=read.spec, data=read.data(), progressbar=not quiet)
+        return fit_model(read.spec, read.data(), **options, store=store, progressbar=not quiet)
+
+
+def _say_interrupted(tree: Any, target: Path, *, stored: bool, as_json: bool) -> None:
+    from psymech.inference.interruption import interrupted
+    from psymech.inference.storage import save
+
+    if not stored:
+        save(tree, target)
+    left = f"Go on with: psymech resume {target.name}" if stored else f"It is in {target.name}, with that mark."
+    if as_json:
+        typer.echo(json.dumps({"ok": False, "verdict": "not assessable", "messages": [interrupted(tree), left]}))
+    else:
+        typer.echo(f"psymech: {interrupted(tree)} {left}", err=True)
+
+
+@app.command()
+def resume(
+    path: Annotated[Path, typer.Argument(help="What psymech fit --store was making: .nc or .zarr", metavar="FIT")],
+    cores: Annotated[int | None, typer.Option(help="Chains that run at once.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a fit that was stopped, begun with psymech fit --store or with store= in Python.
+
+    The posterior is that of a run that was not stopped. Exit status as of psymech fit.
+
+    Example: psymech resume fit.nc
+    """
+    with _errors(as_json):
+        from psymech.inference.checks import check_sampling
+        from psymech.inference.drawing import SamplingWarning
+        from psymech.inference.interruption import interrupted
+        from psymech.inference.resume import resume as go_on
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SamplingWarning)  # the verdict is printed with its reasons
+            tree = go_on(path, cores=cores, progressbar=not as_json)
+        if interrupted(tree):
+            _say_interrupted(tree, path, stored=True, as_json=as_json)
+            raise typer.Exit(EXIT_INTERRUPTED)
+        found = check_sampling(tree)
+        if as_json:
+            messages = [str(message) for message in found.messages]
+            typer.echo(json.dumps({"ok": found.ok, "verdict": found.verdict, "messages": messages, "fit": str(path)}))
+        else:
+            typer.echo(f"{found}\nfit: {path.name}, written")
+    if not found.ok:
+        raise typer.Exit(EXIT_CHECKS)
 
 
 @app.command()

@@ -10,7 +10,9 @@ import xarray as xr
 from psymech import names
 from psymech.errors import DataError
 from psymech.inference.diagnostics import Entry, diagnose, selected, structural
+from psymech.inference.interruption import interrupted
 from psymech.names import CHAIN, DRAW, LEVELS, SAMPLE_DIMS, SAMPLE_STATS
+from psymech.posterior.tree import units_with_rows
 
 Verdict = Literal["ok", "not ok", "not assessable"]
 Kind = Literal["failed", "not assessable", "note"]
@@ -103,8 +105,8 @@ def check_sampling(tree: xr.DataTree) -> SamplingReport:
     -------
     SamplingReport
         ``verdict`` is "ok" only where everything could be assessed and passed. A single chain, fewer than 100
-        draws a chain or missing sampler statistics give "not assessable"; NaN, infinite or constant draws give
-        "not ok".
+        draws a chain, an interrupted run or missing sampler statistics give "not assessable"; NaN, infinite or
+        constant draws give "not ok".
 
     Raises
     ------
@@ -141,11 +143,14 @@ def check_sampling(tree: xr.DataTree) -> SamplingReport:
         Figure("draws per chain", draws.sizes[DRAW], "", f">= {MIN_DRAWS}", draws.sizes[DRAW] >= MIN_DRAWS),
     ]
     usable = _usable_draws(draws, messages)
+    stopped = interrupted(tree)
+    if stopped:
+        messages.append(Message("not assessable", stopped, "Sample to the end before anything is reported."))
     _size(draws, messages)
     if usable and all(figure.ok for figure in figures):
         _convergence(draws, figures, messages)
     _statistics(tree, figures, messages)
-    _few_therapists(draws, messages)
+    _few_therapists(tree, messages)
     return SamplingReport(_verdict(messages), tuple(figures), tuple(messages))
 
 
@@ -315,10 +320,11 @@ def _depth(stats: xr.Dataset, figures: list[Figure], messages: list[Message]) ->
         messages.append(Message("note", text, "Standardise predictors, or raise max_treedepth."))
 
 
-def _few_therapists(draws: xr.Dataset, messages: list[Message]) -> None:
+def _few_therapists(tree: xr.DataTree, messages: list[Message]) -> None:
+    draws = tree[names.POSTERIOR]
     if names.sd("therapist") not in draws or "therapist" not in draws.sizes:
         return
-    n = draws.sizes["therapist"]
+    n = units_with_rows(tree, "therapist").size
     if n < FEW_THERAPISTS:
         text = f"The answer rests on {n} therapists; the prior on sd_therapist decides much of its posterior."
         messages.append(Message("note", text, "Report results under a second prior on sd_therapist as well."))

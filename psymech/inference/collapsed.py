@@ -39,8 +39,18 @@ def sample_collapsed(
         keep += [names.SIGMA, names.RESIDUAL_CORR, names.PHI, names.BETA]
         drawn = run_sampler(built.model, sampler, options, stages, keep, keeper)
     with stages.stage("recover", "drawing fixed and random effects given the variance parameters"):
-        effects = recover_effects(design, crossing, drawn.values, seed=options.seed, keep=options.effects)
-    return replace(drawn, values=drawn.values | effects)
+        return recovered(design, priors, crossing, options, drawn)
+
+
+def recovered(design: Design, priors: ChosenPriors, crossing: Crossing, options: RunOptions, drawn: Drawn) -> Drawn:
+    """Return the draws of every variable from those that a chain keeps."""
+    from psymech.inference.direct import POINT
+
+    values = drawn.values
+    if POINT in values:
+        values = unpack(design, design_target(design, priors, crossing), values[POINT])
+    effects = recover_effects(design, crossing, values, seed=options.seed, keep=options.effects)
+    return replace(drawn, values=values | effects)
 
 
 def _sample_direct(
@@ -51,13 +61,12 @@ def _sample_direct(
     stages: Stages,
     keeper: Keeper | None,
 ) -> Drawn:
-    from psymech.inference.direct import POINT, compile_target
+    from psymech.inference.direct import compile_target
 
     with stages.stage("compile", "compiling the log posterior (a few seconds the first time, then kept)"):
         target = design_target(design, priors, crossing)
         compiled = compile_target(target, starting_points(target, design, priors))
-    drawn = sample_nutpie(compiled, options, stages, keeper)
-    return replace(drawn, values=unpack(design, target, drawn.values[POINT]))
+    return sample_nutpie(compiled, options, stages, keeper)
 
 
 def design_target(design: Design, priors: ChosenPriors, crossing: Crossing) -> Target:

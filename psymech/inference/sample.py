@@ -1,7 +1,8 @@
 """sample() and fit(): draws from the posterior, the same tree whichever sampler made them."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -10,7 +11,8 @@ from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel, Engine, build_model
 from psymech.inference.chains import RunOptions
-from psymech.inference.drawing import SamplingWarning, draw_tree
+from psymech.inference.drawing import SamplingWarning, draw_tree, warn_interrupted
+from psymech.inference.interruption import interrupted
 from psymech.inference.run import Sampler, available_cores
 from psymech.inference.stages import Stages
 from psymech.names import Level
@@ -34,6 +36,7 @@ def sample(
     target_accept: float | None = None,
     max_treedepth: int = 10,
     effects: Iterable[Level] | None = None,
+    store: str | Path | None = None,
     progressbar: bool = True,
 ) -> xr.DataTree:
     """Draw from the posterior of a built model.
@@ -58,14 +61,26 @@ def sample(
     effects
         Levels whose random effects are kept, such as ``["therapist"]``. By default every level whose draws take less
         than 2 GiB; what is left out is told, and stands in the tree's attributes.
+    store
+        A path that ends in ``.nc`` or ``.zarr``: chains are kept there as they come, and the finished fit is saved
+        there. A run that was stopped, killed or cut off goes on with :func:`psymech.resume`; see docs/faults.md.
     progressbar
-        Show the stages and the sampler's bar.
+        Show the stages and the sampler's progress.
 
     Returns
     -------
     DataTree
         Groups posterior, sample_stats, observed_data and constant_data, as docs/tree.md describes; attributes tell
-        version, specification, engine, seed, sampler and seconds of compiling, sampling and recovering.
+        version, specification, engine, seed, sampler and seconds of compiling, sampling and recovering. After Ctrl-C it
+        holds what was drawn, says so in the attribute ``psymech_interrupted`` and in a
+        :class:`psymech.SamplingWarning`, and fails :func:`psymech.check_sampling`.
+
+    Raises
+    ------
+    SpecError
+        An option that is not among those above.
+    DataError
+        `store` exists, or its disk is full.
 
     Examples
     --------
@@ -76,25 +91,74 @@ def sample(
     >>> tree["posterior"]["u_therapist"].dims
     ('chain', 'draw', 'therapist', 'therapist_term')
     """
+    stages = Stages(show=progressbar)
+    options = _run_options(
+        built,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        seed=seed,
+        sampler=sampler,
+        cores=cores,
+        target_accept=target_accept,
+        max_treedepth=max_treedepth,
+        effects=effects,
+        stages=stages,
+    )
+    tree = _drawn(built, sampler, options, stages, store, {})
+    warn_interrupted(tree, _how_to_go_on(store), stacklevel=2)
+    return tree
+
+
+def _how_to_go_on(store: str | Path | None) -> str:
+    return "Sample again for a fit to rely on." if store is None else f"Go on with psymech.resume({str(store)!r})."
+
+
+def _drawn(
+    built: BuiltModel,
+    sampler: Sampler,
+    options: RunOptions,
+    stages: Stages,
+    store: str | Path | None,
+    attrs: Mapping[str, str | int | float],
+) -> xr.DataTree:
+    if store is None:
+        return draw_tree(built, sampler, options, stages, attrs=attrs)
+    from psymech.inference.resume import sample_into
+
+    return sample_into(store, built, sampler, options, stages, attrs)
+
+
+def _run_options(
+    built: BuiltModel,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int | None,
+    sampler: Sampler,
+    cores: int | None,
+    target_accept: float | None,
+    max_treedepth: int,
+    effects: Iterable[Level] | None,
+    stages: Stages,
+) -> RunOptions:
     one_of(sampler, SAMPLERS, "sampler")
     for argument, value in (("draws", draws), ("tune", tune), ("chains", chains)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise SpecError(f"{argument}: expected a whole number above zero, found {value!r}.")
     chosen_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
-    accept = _ACCEPT[built.engine] if target_accept is None else target_accept
-    stages = Stages(show=progressbar)
-    options = RunOptions(
+    return RunOptions(
         draws=int(draws),
         tune=int(tune),
         chains=int(chains),
         cores=cores or min(int(chains), available_cores()),
         seed=chosen_seed,
-        target_accept=accept,
+        target_accept=_ACCEPT[built.engine] if target_accept is None else target_accept,
         max_treedepth=max_treedepth,
-        progressbar=progressbar,
+        progressbar=stages.show,
         effects=_kept_effects(built, effects, int(draws) * int(chains), stages),
     )
-    return draw_tree(built, sampler, options, stages)
 
 
 def fit(
@@ -111,6 +175,7 @@ def fit(
     target_accept: float | None = None,
     max_treedepth: int = 10,
     effects: Iterable[Level] | None = None,
+    store: str | Path | None = None,
     progressbar: bool = True,
 ) -> xr.DataTree:
     """Build, sample, recover the random effects and check: the everyday call.
@@ -123,7 +188,7 @@ def fit(
         Model and table.
     engine
         As in :func:`psymech.build_model`.
-    draws, tune, chains, seed, sampler, cores, target_accept, max_treedepth, effects, progressbar
+    draws, tune, chains, seed, sampler, cores, target_accept, max_treedepth, effects, store, progressbar
         As in :func:`psymech.sample`.
 
     Returns
@@ -146,7 +211,7 @@ def fit(
     stages.tell(f"engine: {built.engine} ({built.reason})")
     for note in prior_notes(built.design):
         stages.tell(note)
-    tree = sample(
+    options = _run_options(
         built,
         draws=draws,
         tune=tune,
@@ -157,13 +222,14 @@ def fit(
         target_accept=target_accept,
         max_treedepth=max_treedepth,
         effects=effects,
-        progressbar=progressbar,
+        stages=stages,
     )
-    tree.attrs |= stages.seconds
+    tree = _drawn(built, sampler, options, stages, store, dict(stages.seconds))
     report = check_sampling(tree)
     stages.tell(f"sampling: {report.verdict}")
     if report.verdict != "ok":
-        warnings.warn(str(report), SamplingWarning, stacklevel=2)
+        advice = f"\n{_how_to_go_on(store)}" if interrupted(tree) else ""
+        warnings.warn(f"{report}{advice}", SamplingWarning, stacklevel=2)
     return tree
 
 

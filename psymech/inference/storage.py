@@ -21,6 +21,7 @@ import xarray as xr
 from psymech import __version__, names
 from psymech.errors import DataError, shown_ids
 from psymech.inference.digests import Attributes, Digests, Groups, differing, digests, short, total, where
+from psymech.inference.run_folder import is_run
 from psymech.inference.seal import REMEDY, check_seal, seal
 from psymech.posterior.tree import ATTR_DATA, DATA_LEFT_OUT
 
@@ -30,6 +31,7 @@ ATTR_SHA256: Final = "psymech_sha256"  # of everything in the file
 ATTR_PARTS: Final = "psymech_sha256_parts"  # JSON: the beginning of the SHA-256 of each part, to name what is damaged
 DATA_DIMS: Final = {names.OBS, names.COLUMN}  # of variables that hold the table's values
 NESTING: Final = frozenset(names.parent_of_unit(a, b) for a, b in combinations(names.LEVELS, 2))
+ASIDE: Final = ".old"  # ends the name of a folder that is being replaced
 REMOVAL_SECONDS: Final = 10.0  # for writers that are still at work in what is to be removed
 REMOVAL_PAUSE: Final = 0.05
 SETTLED: Final = 3  # looks in a row at which a removed folder has not come back
@@ -74,15 +76,21 @@ def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
     'fit.nc'
     """
     path = Path(path)
-    format_ = _format(path)
+    format_ = file_format(path)
+    _check_place(path, path.resolve(), format_)
+    write(tree if data else without_data(tree), path)
+    return path
+
+
+def write(tree: xr.DataTree, path: Path) -> None:
+    """Write a tree in place of whatever stands at the path; the place has been checked."""
+    format_, target = file_format(path), path.resolve()
     if names.ATTR_VERSION not in tree.attrs or names.POSTERIOR not in tree.children:
         raise DataError(
             f"expected a fitted tree with the attribute {names.ATTR_VERSION!r} and the group {names.POSTERIOR!r}, "
             f"found the groups {', '.join(tree.children) or 'none'}. Save what psymech.fit or psymech.sample returned."
         )
-    target = path.resolve()
-    _check_place(path, target, format_)
-    groups, attrs = _contents(tree if data else without_data(tree))
+    groups, attrs = _contents(tree)
     parts = digests(groups, attrs)
     attrs |= {ATTR_SHA256: total(parts), ATTR_PARTS: short(parts)}
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -102,7 +110,6 @@ def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
         ) from problem
     finally:
         _remove(temporary)
-    return path
 
 
 def load(path: str | Path) -> xr.DataTree:
@@ -134,7 +141,7 @@ def load(path: str | Path) -> xr.DataTree:
     True
     """
     path = Path(path)
-    format_ = _format(path)
+    format_ = file_format(path)
     _check_exists(path, format_)
     check_seal(path)
     try:
@@ -180,7 +187,8 @@ def without_data(tree: xr.DataTree) -> xr.DataTree:
     return new
 
 
-def _format(path: Path) -> Format:
+def file_format(path: Path) -> Format:
+    """Return the format that a file's ending chooses."""
     for format_ in FORMATS:
         if path.suffix == format_:
             return format_
@@ -191,6 +199,11 @@ def _format(path: Path) -> Format:
 
 
 def _check_place(path: Path, target: Path, format_: Format) -> None:
+    if is_run(target):
+        raise DataError(
+            f"{path.name!r} holds a run that has not come to its end, so it is not replaced. Go on with it: "
+            f"psymech.resume({path.name!r}), or delete it."
+        )
     if not target.parent.is_dir():
         raise DataError(f"The folder {str(path.parent)!r} does not exist. Make it first, or name another.")
     if format_ == ".nc" and target.is_dir():
@@ -204,6 +217,11 @@ def _is_store(path: Path) -> bool:
 
 
 def _check_exists(path: Path, format_: Format) -> None:
+    if is_run(path):
+        raise DataError(
+            f"{path.name!r} holds a run that has not come to its end. Go on with psymech.resume({path.name!r}), or "
+            f"read what is there with psymech.salvage({path.name!r})."
+        )
     if not path.exists():
         raise DataError(f"There is no {path.name!r} in {str(path.parent)!r}. Check the name and the folder.")
     if format_ == ".nc" and not path.is_file():
@@ -352,7 +370,7 @@ def _take_name(temporary: Path, target: Path) -> None:
         os.replace(temporary, target)
     else:
         # A folder cannot be replaced in one step: the old one stands aside for a moment and comes back on failure.
-        aside = temporary.with_name(f"{temporary.name}.old")
+        aside = temporary.with_name(f"{temporary.name}{ASIDE}")
         os.replace(target, aside)
         try:
             os.replace(temporary, target)
