@@ -36,6 +36,7 @@ THRESHOLD: Final = "threshold"
 IMPUTED: Final = "imputed"  # (missing) values of mediators that are missing where an outcome refers to them
 MISSING: Final = "missing"
 ROW_OF_MISSING: Final = "row_of_missing"  # (missing) index of the session in the data, in constant_data
+PATIENT_OF_MISSING: Final = "patient_of_missing"  # (missing) index of the patient
 RESPONSE_OF_MISSING: Final = "response_of_missing"  # (missing) index of the response that models the value
 
 INTERCEPT: Final = "Intercept"

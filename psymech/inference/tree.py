@@ -152,6 +152,9 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         data[names.ROW_OF_MISSING] = ((names.MISSING,), np.concatenate([m.row for m in missing]))
         response = np.repeat([m.response for m in missing], [m.row.size for m in missing])
         data[names.RESPONSE_OF_MISSING] = ((names.MISSING,), response)
+        patients = [rows.code["patient"] for rows in design.imputation.imputed if "patient" in rows.code]
+        if patients:
+            data[names.PATIENT_OF_MISSING] = ((names.MISSING,), np.concatenate(patients))
     for position, level in enumerate(design.levels):
         Z = _known(design, level.terms, level.Z)
         data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), Z)

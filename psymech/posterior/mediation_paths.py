@@ -217,7 +217,7 @@ def _moderator_means(tree: xr.DataTree) -> dict[str, float]:
 
 def _refuse_raw_trait(tree: xr.DataTree, info: read.TermInfo) -> None:
     """A trait with an undecomposed mediator would take the mediator's mixed slope for a path between patients."""
-    data = read.constants(tree)
+    data = read.constants(tree, columns=False)
     if names.group_of_obs("patient") not in data or info.response is None:
         return
     rows = read.rows_of_response(tree, info.response)

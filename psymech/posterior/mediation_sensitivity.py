@@ -188,7 +188,7 @@ def _error_of_mean(tree: xr.DataTree, level: str, mediator: str, sigma: Floats) 
     if "patient" not in read.levels_of(tree):
         return np.zeros(sigma.shape)
     patient = read.unit_of_obs(tree, "patient")[rows]
-    sessions = np.bincount(patient)
+    sessions = np.bincount(patient) + _imputed_sessions(tree, mediator, int(patient.max()) + 1)
     of_patient = sigma**2 / _harmonic(sessions[sessions > 0])
     if level == "patient":
         return of_patient
@@ -196,6 +196,15 @@ def _error_of_mean(tree: xr.DataTree, level: str, mediator: str, sigma: Floats) 
     spread = _intercept_sd(tree, "patient", mediator)
     between = np.zeros(sigma.shape) if spread is None else spread**2
     return (between + of_patient) / _harmonic(np.unique(pairs[:, 0], return_counts=True)[1])
+
+
+def _imputed_sessions(tree: xr.DataTree, mediator: str, n_patients: int) -> NDArray[np.int64]:
+    """Number of imputed values by patient; they count in the patients' means."""
+    data = read.constants(tree, columns=False)
+    if names.PATIENT_OF_MISSING not in data:
+        return np.zeros(n_patients, dtype=np.int64)
+    own = data[names.RESPONSE_OF_MISSING].values == read.responses_of(tree).index(mediator)
+    return np.bincount(data[names.PATIENT_OF_MISSING].values[own], minlength=n_patients)
 
 
 def _harmonic(counts: NDArray[np.int64]) -> float:

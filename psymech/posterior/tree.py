@@ -67,14 +67,25 @@ def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
             f"{shown_ids(latent)} are deviations from latent means: parameters of the model, not data. Ask for "
             "indirect_effects(), mediation_table() or effects(), or fit with decompose='observed'."
         )
+    filled = json_attr(tree, names.ATTR_DESIGN).get("filled_responses") if columns and _has_design(tree) else None
+    if filled:
+        raise SpecError(
+            f"this estimate reads the model's columns, but those of {shown_ids(filled)} hold imputed values of a "
+            "mediator: parameters of the model, not data. Ask for indirect_effects(), mediation_table(), plot_paths() "
+            "or effects(), or complete the mediator before the fit."
+        )
     return group(tree, names.CONSTANT_DATA)
 
 
 def latent_columns(tree: xr.DataTree) -> tuple[str, ...]:
     """Return the terms whose columns are parameters; constant_data holds NaN there."""
-    if names.ATTR_DESIGN not in tree.attrs:
+    if not _has_design(tree):
         return ()
     return tuple(json_attr(tree, names.ATTR_DESIGN).get("latent_columns", ()))
+
+
+def _has_design(tree: xr.DataTree) -> bool:
+    return names.ATTR_DESIGN in tree.attrs
 
 
 def json_attr(tree: xr.DataTree, name: str) -> Any:
