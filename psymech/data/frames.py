@@ -11,6 +11,8 @@ from psymech.data.findings import Finding
 from psymech.data.table import Column, Kind, Table
 from psymech.errors import DataError
 
+NOTES: Final = "psymech_notes"
+"""Key of a pandas frame's attrs under which an earlier step says what it did: lists of code, column and message."""
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 UINT64_MAX: Final = 2**64 - 1
@@ -36,7 +38,7 @@ def read_frame(frame: object, *, source: str = "the table") -> Table:
         raise DataError(f"Expected {EXPECTED}, but got {type(frame).__name__}.") from error
     _refuse_bad_names(eager.columns)
     columns: dict[str, Column] = {}
-    notes: list[Finding] = []
+    notes: list[Finding] = _earlier_notes(frame)
     for name in eager.columns:
         column = _column(name, eager.get_column(name))
         if column is None:
@@ -53,6 +55,12 @@ def read_frame(frame: object, *, source: str = "the table") -> Table:
         notes=tuple(notes),
         index_names=tuple(str(name) for name in index if name is not None),
     )
+
+
+def _earlier_notes(frame: object) -> list[Finding]:
+    attrs = getattr(frame, "attrs", None)
+    said = attrs.get(NOTES, []) if isinstance(attrs, dict) else []
+    return [Finding("note", str(code), str(column), (), str(message), "") for code, column, message in said]
 
 
 def _refuse_bad_names(names: list[Any]) -> None:

@@ -114,6 +114,5 @@ def wide_hint(table: Table) -> str:
         return ""
     return (
         f" The table looks wide, one row a patient ({count} columns '{stem}...'): reshape it to long, one row a "
-        "session, "
-        "for example with pandas.wide_to_long or melt."
+        f"session, with psm.read_wide(table, measures={{'{stem.rstrip('_. ')}': '{stem}{{session}}'}})."
     )
