@@ -2,7 +2,7 @@
 # `make PYTHON=/path/to/python3 test` picks the interpreter for a new .venv by hand.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench constraints clean
+.PHONY: help demo test test-all lint format docs notebooks bench constraints clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -12,6 +12,7 @@ PY := $(BIN)/python
 DEV := $(VENV)/.stamp-dev
 # The development install contains the demo's, so where it exists it serves for both.
 DEMO := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.stamp-demo)
+DOCS := $(if $(wildcard $(DEV)),$(DEV),$(VENV)/.stamp-docs)
 
 # Without a BLAS to link to, PyTensor warns at import; psymech's models do not need one.
 export PYTENSOR_FLAGS ?= blas__ldflags=
@@ -32,8 +33,10 @@ help:
 	@echo "make demo      fit the examples and write a table and figures"
 	@echo "make test      the tests, without those marked slow"
 	@echo "make test-all  the tests, with those marked slow"
-	@echo "make lint      ruff, pyright and the import contracts"
+	@echo "make lint      ruff, spelling, pyright and the import contracts"
 	@echo "make format    let ruff rewrite the code"
+	@echo "make docs      run the examples and build the documentation's site"
+	@echo "make notebooks run the examples whose script or package has changed"
 	@echo "make bench     measure speed side by side"
 	@echo "make constraints  renew the pinned versions"
 	@echo "make clean     remove what can be made again, .venv included"
@@ -50,12 +53,19 @@ test-all: $(DEV)
 lint: $(DEV)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m codespell_lib
 	$(BIN)/pyright --pythonpath $(PY)
 	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(DEV)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: $(DOCS)
+	@$(PY) docs/make_site.py
+
+notebooks: $(DOCS)
+	@$(PY) docs/make_notebooks.py
 
 bench: $(DEV)
 	@$(PY) benchmarks/run.py

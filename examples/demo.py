@@ -14,6 +14,7 @@ Run it as a script, or cell by cell in an editor that knows the percent format. 
 
 # %%
 import os
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ START = time.perf_counter()
 OUTPUT = Path("demo_output")
 OUTPUT.mkdir(exist_ok=True)
 DRAWS = int(os.environ.get("PSYMECH_EXAMPLE_DRAWS", "1000"))  # draws a chain; fewer for a quick look
+BAR = sys.stderr.isatty()  # the stages of a fit, where somebody is watching
 SHOWN: list[Path] = []
 
 
@@ -106,7 +108,7 @@ print()
 print(psm.check_design(study, process))
 
 # %%
-tree = psm.fit(process, study, draws=DRAWS, tune=DRAWS, seed=1)
+tree = psm.fit(process, study, draws=DRAWS, tune=DRAWS, seed=1, progressbar=BAR)
 sampling = psm.check_sampling(tree)
 print(sampling)
 say(
@@ -194,7 +196,7 @@ print(trial)
 growth = psm.growth("bdi", covariates=["bdi_pre", "drug", "long_episode", "treatment"], random={"patient": []})
 print()
 print(psm.check_design(trial, growth))
-trial_tree = psm.fit(growth, trial, draws=DRAWS, tune=DRAWS, seed=1)
+trial_tree = psm.fit(growth, trial, draws=DRAWS, tune=DRAWS, seed=1, progressbar=BAR)
 trial_sampling = psm.check_sampling(trial_tree)
 print(trial_sampling)
 print()
@@ -207,8 +209,11 @@ say(
 save("trial_trajectories", psm.plot_trajectories(trial_tree, level="patient"))
 psm.save(trial_tree, OUTPUT / "trial.nc")
 
+# %% [markdown]
+# ## Where everything is
+
 # %%
 heading("Where everything is")
 for path in (*SHOWN, OUTPUT / "study.nc", OUTPUT / "trial.nc"):
-    print(path.resolve())
+    print(path)
 print(f"\nThe demo took {time.perf_counter() - START:.0f} seconds.")

@@ -150,20 +150,18 @@ for response in effects["response"].values:
     who = f"more {' and '.join(clear)}" if clear else "no single ingredient"
     say(
         f"{plain(str(response)).capitalize()}: a better outcome clearly goes with {who}. The largest coefficient is "
-        f"that "
-        f"of {plain(strongest)}, {figure(one.sel(ingredient=strongest))} SD per SD. Of the differences after "
-        f"treatment, "
-        f"{figure(parts['techniques'], 0, '%')} go with techniques, {figure(parts['common_factors'], 0, '%')} with "
-        f"common factors, and {figure(parts['therapist'], 0, '%')} with therapists beyond that."
+        f"that of {plain(strongest)}, {figure(one.sel(ingredient=strongest))} SD per SD. Of the differences after "
+        f"treatment, {figure(parts['techniques'], 0, '%')} go with techniques, "
+        f"{figure(parts['common_factors'], 0, '%')} with common factors, and {figure(parts['therapist'], 0, '%')} with "
+        "therapists beyond that."
     )
 clear_pairs = int((both["certainty"] > CERTAIN).sum())
 by_chance = (1 - CERTAIN) * 2 * len(both)
 largest = plain(str(pooled.mean(("chain", "draw", "response")).idxmax("ingredient").item()))
 say(
     f"Of {len(both)} contrasts between outcomes or ingredients, {clear_pairs} are clear at {CERTAIN:.0%}; were all "
-    f"effects "
-    f"the same, about {by_chance:.0f} would look so by chance. After pooling over outcomes the largest coefficient is "
-    f"that of {largest}."
+    f"effects the same, about {by_chance:.0f} would look so by chance. After pooling over outcomes the largest "
+    f"coefficient is that of {largest}."
 )
 residuals = tree["posterior"]["corr_residual"].sel(response="psychopathology_post", response_aux="quality_of_life_post")
 say(
