@@ -10,6 +10,7 @@ from psymech.columns import column_source, level_notes, settle_levels
 from psymech.data.checks import check_collinear, check_column, check_data, check_levels, data_report
 from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
+from psymech.data.membership import Members, session_shares
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
 from psymech.imputation import Imputation, imputation_note, make_imputation, missing_values, with_first_guess
@@ -36,6 +37,8 @@ class LevelDesign:
     Z : (n_obs, n_terms) columns.
     terms : labels of the columns.
     zero : (n_terms, n_terms) partial correlations, below the diagonal, that are fixed at zero; None where none is.
+    members : units that share the rows, with weights; None where each row has one unit. `code` then is the unit with
+        the largest weight.
     """
 
     level: Level
@@ -47,6 +50,7 @@ class LevelDesign:
     correlated: bool
     centred: bool | None
     zero: NDArray[np.bool_] | None = None
+    members: Members | None = None
 
     @property
     def n_units(self) -> int:
@@ -158,7 +162,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     source = column_source(spec, with_first_guess(data, missing))
     latent = latent_rows(spec, data, source, findings)
     pieces = (
-        [response_rows(response, data, source, findings) for response in spec.responses]
+        [response_rows(response, data, source, findings, membership=spec.membership) for response in spec.responses]
         if latent is None
         else latent.pieces
     )
@@ -343,7 +347,10 @@ def _levels(
             wanted = spec.default_random(level) if block is None else block.terms
             terms_of[level] = tuple(t for t in wanted if t in by_label)
     chosen: list[Level] = [level for level, terms in terms_of.items() if terms]
-    used: dict[Level, Ints] = {level: np.unique(data.codes[level][row]) for level in chosen}
+    shared = _members(spec, data, chosen, row, response)
+    used: dict[Level, Ints] = {
+        level: np.unique(shared[level].code if level in shared else data.codes[level][row]) for level in chosen
+    }
     out = []
     for position, level in enumerate(chosen):
         terms = terms_of[level]
@@ -353,10 +360,15 @@ def _levels(
         if data.patient_ids != "crossed" and position + 1 < len(chosen):
             upper = chosen[position + 1]
             parent = np.searchsorted(used[upper], _ancestor(data, level, upper)[units]).astype(np.int64)
+        members = None
+        if level in shared:
+            places = np.searchsorted(units, shared[level].code).astype(np.int64)
+            members = Members(places, shared[level].weight)
+        own = data.codes[level][row] if members is None else units[members.code[:, 0]]
         out.append(
             LevelDesign(
                 level=level,
-                code=np.searchsorted(units, data.codes[level][row]).astype(np.int64),
+                code=np.searchsorted(units, own).astype(np.int64),
                 labels=data.ids[level][units],
                 parent=parent,
                 Z=np.column_stack([by_label[t] for t in terms]),
@@ -364,9 +376,22 @@ def _levels(
                 correlated=block.correlated and len(terms) > 1,
                 centred=block.centred,
                 zero=zero_pairs(terms, spec.uncorrelated) if spec.uncorrelated else None,
+                members=members,
             )
         )
     return tuple(out)
+
+
+def _members(
+    spec: ModelSpec, data: SessionData, levels: list[Level], row: Ints, response: Ints
+) -> dict[Level, Members]:
+    """Levels whose units share rows; none where every row has one unit."""
+    if spec.membership == "current" or data.patient_ids != "crossed":
+        return {}
+    whole = np.array([each.level != "session" for each in spec.responses])[response]
+    shared = np.ones(row.size, dtype=bool) if spec.membership == "to date" else whole
+    found = {level: session_shares(data, level, row, shared=shared) for level in levels if level != "patient"}
+    return {level: found[level] for level in levels if level in found and found[level].code.shape[1] > 1}
 
 
 def _ancestor(data: SessionData, level: Level, upper: Level) -> Ints:

@@ -14,7 +14,7 @@ from psymech.columns import ColumnSource, evaluate_factor
 from psymech.data.findings import Finding
 from psymech.data.sessions import SessionData, varies_within
 from psymech.errors import DataError, DesignError, shown_ids
-from psymech.names import LEVELS, TIME, Level
+from psymech.names import LEVELS, TIME, Level, Membership
 from psymech.spec.model import Factor, Response, Term
 
 Floats = NDArray[np.float64]
@@ -33,8 +33,18 @@ class ResponseRows:
     categories: tuple[float, ...]
 
 
-def response_rows(response: Response, data: SessionData, source: ColumnSource, findings: list[Finding]) -> ResponseRows:
+def response_rows(
+    response: Response,
+    data: SessionData,
+    source: ColumnSource,
+    findings: list[Finding],
+    *,
+    membership: Membership = "current",
+) -> ResponseRows:
     """Return the rows of a response; adds to `findings` what was left out.
+
+    With multiple membership a response of patients may belong to patients who change therapist; its columns that
+    differ between a patient's therapists are averaged over the sessions.
 
     Raises
     ------
@@ -44,7 +54,7 @@ def response_rows(response: Response, data: SessionData, source: ColumnSource, f
         No row is left, or a column of a unit's response varies within the unit.
     """
     if response.level in LEVELS:
-        return _unit_rows(response, response.level, data, source, findings)
+        return _unit_rows(response, response.level, data, source, findings, membership)
     return _session_rows(response, data, source, findings)
 
 
@@ -90,18 +100,27 @@ def _session_rows(response: Response, data: SessionData, source: ColumnSource, f
 
 
 def _unit_rows(
-    response: Response, level: Level, data: SessionData, source: ColumnSource, findings: list[Finding]
+    response: Response,
+    level: Level,
+    data: SessionData,
+    source: ColumnSource,
+    findings: list[Finding],
+    membership: Membership,
 ) -> ResponseRows:
     if level not in data.levels:
         raise DesignError(
             f"{response.column!r} is modelled as a response of {level}s, but the data name no {level}. "
             f"Give the column with SessionData.from_frame(..., {level}=...)."
         )
-    if data.patient_ids == "crossed":
+    switching = data.patient_ids == "crossed"
+    if switching and (membership == "current" or level != "patient"):
+        remedy = (
+            "Give membership='multiple' to share it among them by sessions" if level == "patient" else "Leave it out"
+        )
         raise DesignError(
             f"{response.column!r} is modelled as a response of {level}s, but patients are crossed with therapists, so "
-            "that it "
-            "belongs to no one of them. Keep the sessions of one therapist a patient, or model a response of sessions."
+            f"that it belongs to no one of them. {remedy}, keep the sessions of one therapist a patient, or model a "
+            "response of sessions."
         )
     unit_y = _unit_values(data.values(response.column), level, response.column, data)
     observed = np.isfinite(unit_y)
@@ -112,7 +131,11 @@ def _unit_rows(
     unit = np.flatnonzero(observed)
     terms = tuple(t for t in response.terms if _exists(t, data))
     values = [
-        [_unit_values(evaluate_factor(source, f), level, _shown(f), data)[unit] for f in t.factors] for t in terms
+        [
+            (_means(source, f) if switching and _of_therapists(f, data) else _column(source, f, level))[unit]
+            for f in t.factors
+        ]
+        for t in terms
     ]
     X = _columns(values, unit.size)
     for term, column in zip(terms, X.T, strict=True):
@@ -126,9 +149,25 @@ def _unit_rows(
                 f"leave those {level}s out yourself, or leave the predictor out of the model."
             )
     last = np.zeros(len(data.ids[level]), dtype=np.int64)
-    np.maximum.at(last, data.codes[level], np.arange(data.n_sessions))
+    order = np.lexsort((data.session, data.codes[level])) if switching else np.arange(data.n_sessions)
+    last[data.codes[level][order]] = order
     y, categories = _code_outcome(unit_y[unit], response)
     return ResponseRows(response.column, terms, X, y, last[unit], categories)
+
+
+def _column(source: ColumnSource, factor: Factor, level: Level) -> Floats:
+    return _unit_values(evaluate_factor(source, factor), level, _shown(factor), source.data)
+
+
+def _of_therapists(factor: Factor, data: SessionData) -> bool:
+    """Whether a column differs between the therapists of one patient: a part of a variable, or a therapist's trait."""
+    return factor.part in ("patient", "therapist") or data.varies_at(factor.column) in ("therapist", "clinic")
+
+
+def _means(source: ColumnSource, factor: Factor) -> Floats:
+    """Mean over each patient's sessions, NaN where one is unknown."""
+    patient = source.data.codes["patient"]
+    return np.bincount(patient, weights=evaluate_factor(source, factor)) / np.bincount(patient)
 
 
 def _columns(factors: list[list[Floats]], n: int) -> Floats:

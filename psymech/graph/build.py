@@ -104,8 +104,12 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
         raise NotCollapsibleError(
             f"The collapsed engine is not exact here: {obstacle} Use engine='explicit' or 'auto'."
         )
-    if engine == "explicit" and design.residual == "unstructured":
-        raise SpecError("The explicit engine has no residuals that correlate across responses. Use engine='auto'.")
+    if (engine == "explicit" or obstacle) and design.residual == "unstructured":
+        why = f"The collapsed engine, which has them, is not exact here: {obstacle} Give residual='iid'."
+        raise SpecError(
+            "The explicit engine has no residuals that correlate across responses. "
+            f"{why if obstacle else "Use engine='auto'."}"
+        )
     if engine == "explicit" or obstacle:
         return BuiltModel(spec, design, priors, "explicit", obstacle or "asked for")
     reason = "asked for" if engine == "collapsed" else "exact here: Gaussian responses and nested levels."
@@ -121,6 +125,8 @@ def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
     if design.imputation is not None:
         columns = ", ".join(repr(m.column) for m in design.imputation.missing)
         return f"{design.imputation.n} missing values of {columns} are parameters."
+    if any(level.members is not None for level in design.levels):
+        return "patients are shared among therapists (membership=)."
     if not design.nested:
         return "patients are crossed with therapists, not nested in them."
     if design.sd_by_therapist:

@@ -10,6 +10,7 @@ from pytensor.tensor.variable import TensorVariable
 from psymech import names
 from psymech.design import Design, LevelDesign
 from psymech.errors import SpecError
+from psymech.graph.membership import row_effects
 from psymech.graph.residuals import ar1_response
 from psymech.graph.variables import covariance_factor, matmul, register_covariance, signed_scales, standard_vector
 from psymech.priors import ChosenPriors, uncentring
@@ -89,8 +90,7 @@ def fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
 def _random_part(design: Design, level: LevelDesign, priors: ChosenPriors) -> TensorVariable:
     u = level_effects(level, priors, design)
     Z = pm.Data(names.design_z(level.level), level.Z, dims=(names.OBS, names.term_dim(level.level)))
-    code = pm.Data(names.group_of_obs(level.level), level.code, dims=(names.OBS,))
-    return pt.sum(Z * u[code], axis=1)
+    return pt.sum(Z * row_effects(u, level), axis=1)
 
 
 def level_effects(level: LevelDesign, priors: ChosenPriors, design: Design) -> TensorVariable:

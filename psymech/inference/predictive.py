@@ -103,5 +103,6 @@ def _statistics(design: Design, y: NDArray[np.float64]) -> dict[str, NDArray[np.
     for level in design.levels:
         sums = np.zeros((level.n_units, len(y)))
         np.add.at(sums, level.code, y.T)
-        found[f"sd of {level.level} means"] = (sums / np.bincount(level.code)[:, None]).std(axis=0)
+        n = np.bincount(level.code, minlength=level.n_units)
+        found[f"sd of {level.level} means"] = (sums[n > 0] / n[n > 0, None]).std(axis=0)
     return found | {label: np.quantile(y, q, axis=1) for label, q in _OF_ROWS}

@@ -159,6 +159,10 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         Z = _known(design, level.terms, level.Z)
         data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), Z)
         data[names.group_of_obs(level.level)] = (obs, level.code)
+        if level.members is not None:
+            dims = (names.OBS, names.member_dim(level.level))
+            data[names.members_of_obs(level.level)] = (dims, level.members.code)
+            data[names.weights_of_obs(level.level)] = (dims, level.members.weight)
         if level.parent is not None:
             upper = design.levels[position + 1].level
             data[names.parent_of_unit(level.level, upper)] = ((level.level,), level.parent)
@@ -167,7 +171,7 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         coords[names.COLUMN] = np.array(list(means), dtype=object)
         coords[name] = design.unit_ids[name]
         data[names.mean_of_unit(name)] = ((name, names.COLUMN), np.column_stack(list(means.values())))
-    used = {d for dims, _ in data.values() for d in dims} - {names.OBS}
+    used = {d for dims, _ in data.values() for d in dims} & coords.keys()
     return xr.Dataset(data, coords={names.OBS: np.arange(design.n_obs), **{d: coords[d] for d in used}})
 
 
@@ -198,7 +202,11 @@ def _without_rows(design: Design) -> dict[str, dict[str, list[int]]]:
     """By level, the units whose random columns are zero in every row: the data say nothing on their effects."""
     found: dict[str, list[int]] = {}
     for level in design.levels:
-        seen = np.bincount(level.code, weights=(level.Z != 0).any(axis=1), minlength=level.n_units)
+        varies = (level.Z != 0).any(axis=1)
+        seen = np.bincount(level.code, weights=varies, minlength=level.n_units)
+        if level.members is not None:
+            shares = (level.members.weight * varies[:, None]).ravel()
+            seen = np.bincount(level.members.code.ravel(), weights=shares, minlength=level.n_units)
         if not seen.all():
             found[level.level] = np.flatnonzero(seen == 0).tolist()
     return {"without_rows": found} if found else {}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from psymech.errors import SpecError
 from psymech.models.common import RandomTerms, intercept, names_of, random_blocks, time_terms
 from psymech.models.nesting import partially_nested
-from psymech.names import TIME, Level
+from psymech.names import TIME, Level, Membership
 from psymech.spec.model import Factor, Family, ModelSpec, ResidualKind, Response, Term, TimeKind, TimeShape
 from psymech.spec.priors import Prior, check_priors
 
@@ -21,6 +21,7 @@ def growth(
     residual: ResidualKind = "iid",
     residual_by: str | None = None,
     therapist_in: str | None = None,
+    membership: Membership = "current",
     correlated: bool | Mapping[Level, bool] = True,
     centred: Mapping[Level, bool] | None = None,
     knots: Iterable[float] = (),
@@ -62,6 +63,10 @@ def growth(
     therapist_in
         A 0/1 column among the covariates or moderators: therapists' effects are multiplied by it, as where only one
         arm has therapists. Give patients without one any placeholder as therapist id.
+    membership
+        For patients who change therapist (``patient_ids="crossed"``): ``"current"``, a session belongs to the
+        therapist who held it; ``"to date"``, to all therapists whom the patient has seen, weighted by their shares of
+        the sessions up to and including this one, so that what earlier therapists did stays with the patient.
     correlated
         Whether the random terms of a level correlate, for all levels or by level.
     centred
@@ -136,4 +141,5 @@ def growth(
         priors=check_priors(priors),
         residual_by=residual_by,
         therapist_in=therapist_in,
+        membership=membership,
     )

@@ -13,7 +13,7 @@ from psymech.models.common import (
     time_terms,
     variable_parts,
 )
-from psymech.names import INTERCEPT, LEVELS, TIME, Level, Part
+from psymech.names import INTERCEPT, LEVELS, TIME, Level, Membership, Part
 from psymech.spec.model import (
     Decompose,
     Factor,
@@ -57,6 +57,7 @@ def outcomes(
     family: Family = "gaussian",
     residual: ResidualKind | None = None,
     correlated: bool | Mapping[Level, bool] = True,
+    membership: Membership = "current",
     priors: Mapping[str, Prior] | None = None,
 ) -> ModelSpec:
     r"""Describe several outcomes at once: scores before and after treatment, scores of sessions, or both.
@@ -104,6 +105,11 @@ def outcomes(
         of patients needs predictors that are constant within patients.
     family, correlated, priors
         As in :func:`psymech.growth`.
+    membership
+        For patients who change therapist (``patient_ids="crossed"``): ``"multiple"`` shares an outcome of patients
+        among their therapists, :math:`v = \sum_k w_k v_k` with :math:`w_k` the therapist's share of the patient's
+        sessions; ``"to date"`` shares outcomes of sessions as well, see :func:`psymech.growth`. ``"current"`` refuses
+        outcomes of such patients.
     residual
         ``"unstructured"``: the residuals of one patient's (or one session's) outcomes correlate freely; outcomes may be
         missing. ``"iid"``: they are independent given all effects. By default unstructured where it can be: two or more
@@ -178,6 +184,7 @@ def outcomes(
         decompose=decompose,
         priors=check_priors(priors),
         roles=tuple((column, "baseline") for column in dict.fromkeys(before.values())),
+        membership=membership,
     )
 
 

@@ -15,7 +15,7 @@ from psymech.models.common import (
     variable_parts,
 )
 from psymech.models.nesting import partially_nested
-from psymech.names import TIME, Level
+from psymech.names import TIME, Level, Membership
 from psymech.spec.model import (
     DECOMPOSITIONS,
     Decompose,
@@ -51,6 +51,7 @@ def process(
     residual: ResidualKind = "iid",
     residual_by: str | None = None,
     therapist_in: str | None = None,
+    membership: Membership = "current",
     correlated: bool | Mapping[Level, bool] = True,
     centred: Mapping[Level, bool] | None = None,
     priors: Mapping[str, Prior] | None = None,
@@ -96,7 +97,7 @@ def process(
     decompose
         ``"observed"`` splits by observed means, ``"none"`` takes predictors as given, ``"latent"`` is not available
         yet.
-    family, residual, residual_by, therapist_in, correlated, centred, priors
+    family, residual, residual_by, therapist_in, membership, correlated, centred, priors
         As in :func:`psymech.growth`.
 
     Returns
@@ -169,6 +170,7 @@ def process(
         priors=check_priors(priors),
         residual_by=residual_by,
         therapist_in=therapist_in,
+        membership=membership,
     )
 
 

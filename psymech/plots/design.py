@@ -12,7 +12,7 @@ from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
-from psymech.posterior.replicates import patient_of_rows
+from psymech.posterior.caseload import patient_of_rows
 
 if TYPE_CHECKING:
     from arviz_plots.plot_collection import PlotCollection
@@ -24,10 +24,10 @@ MAX_BARS: Final = 30  # more different numbers of sessions than this are put tog
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Patient and therapist of each session, and its number."""
+    """Patient of each session and its number; distinct pairs (therapist, patient), None without therapists."""
 
     patient: Ints
-    therapist: Ints | None
+    pairs: Ints | None
     session: NDArray[np.float64]
 
 
@@ -56,10 +56,10 @@ def plot_design(data: SessionData | xr.DataTree, *, smallest: int = 1, backend: 
     counts = _counts(data)
     if smallest < 1:
         raise SpecError(f"smallest: expected 1 or more, found {smallest!r}.")
-    panels = ("sessions", "presence") if counts.therapist is None else ("caseload", "sessions", "presence")
+    panels = ("sessions", "presence") if counts.pairs is None else ("caseload", "sessions", "presence")
     collection = draw.canvas(panels, width=4.0 * len(panels), height=3.8, ratios=None, backend=backend, share_y=False)
     n_patients = np.unique(counts.patient).size
-    if counts.therapist is not None:
+    if counts.pairs is not None:
         _caseload(collection, counts, smallest)
     _sessions(collection, counts, smallest, n_patients)
     _presence(collection, counts, smallest)
@@ -82,7 +82,9 @@ def without_small(counts: np.ndarray, smallest: int) -> np.ndarray:
 
 def _counts(data: SessionData | xr.DataTree) -> Counts:
     if isinstance(data, SessionData):
-        return Counts(data.codes["patient"], data.codes.get("therapist"), data.session)
+        patient, therapist = data.codes["patient"], data.codes.get("therapist")
+        pairs = None if therapist is None else np.unique(np.column_stack([therapist, patient]), axis=0)
+        return Counts(patient, pairs, data.session)
     observed = np.isfinite(read.outcome(data))
     constants = read.constants(data)
     patient = patient_of_rows(data)
@@ -90,8 +92,9 @@ def _counts(data: SessionData | xr.DataTree) -> Counts:
     _, first = np.unique(np.stack([patient, session]), axis=1, return_index=True)  # several responses, one session
     rows = np.sort(first[observed[first]])
     has_therapists = names.group_of_obs("therapist") in constants
-    therapist = read.unit_of_obs(data, "therapist")[rows] if has_therapists else None
-    return Counts(patient[rows], therapist, session[rows])
+    at_risk = np.intersect1d(rows, read.rows_at_risk(data, "therapist"))
+    pairs = read.unit_pairs(data, "therapist", patient, at_risk) if has_therapists else None
+    return Counts(patient[rows], pairs, session[rows])
 
 
 def _bars(
@@ -111,9 +114,8 @@ def _bars(
 
 
 def _caseload(collection: "PlotCollection", counts: Counts, smallest: int) -> None:
-    assert counts.therapist is not None
-    pairs = np.unique(np.stack([counts.therapist, counts.patient]), axis=1)
-    load = np.sort(np.unique(pairs[0], return_counts=True)[1])[::-1]
+    assert counts.pairs is not None
+    load = np.sort(np.unique(counts.pairs[:, 0], return_counts=True)[1])[::-1]
     module, target = draw.drawing(collection), draw.panel(collection, "caseload")
     _bars(collection, "caseload", np.arange(load.size) - 0.5, without_small(load, smallest), 1.0, draw.ORANGE)
     module.title(f"{load.size} therapists, median {np.median(load):g} patients", target, size=10)

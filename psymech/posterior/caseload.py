@@ -1,5 +1,7 @@
 """How much each unit's estimate rests on: patients and sessions per therapist, and its mean without shrinkage."""
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -8,6 +10,7 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.posterior import tree as read
 
+ROW_OF_OBS: Final = "row_of_obs"
 CHILDREN: dict[str, tuple[str, ...]] = {
     "patient": (),
     "therapist": ("patient",),
@@ -26,7 +29,15 @@ def rows_for(tree: xr.DataTree, response: str | None) -> np.ndarray:
 
 def constants_rows(tree: xr.DataTree) -> int:
     """Return the number of design rows."""
-    return read.constants(tree).sizes[names.OBS]
+    return read.constants(tree, columns=False).sizes[names.OBS]
+
+
+def patient_of_rows(tree: xr.DataTree) -> np.ndarray:
+    """Patient of each row; a model without a patient level has one row a patient (and response)."""
+    data = read.constants(tree, columns=False)
+    if names.group_of_obs("patient") in data or ROW_OF_OBS not in data:
+        return read.unit_of_obs(tree, "patient")
+    return np.unique(data[ROW_OF_OBS].values, return_inverse=True)[1].astype(np.int64)
 
 
 def _distinct(*indices: np.ndarray) -> np.ndarray:
@@ -47,25 +58,44 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
     Returns
     -------
     DataFrame
-        Index: the level's units; columns ``n_therapists`` (clinics), ``n_patients`` (therapists, clinics),
-        ``n_sessions``.
+        Index: the level's units, without the placeholders of untreated patients in partially nested designs; columns
+        ``n_therapists`` (clinics), ``n_patients`` (therapists, clinics), ``n_sessions``. With multiple membership
+        these count patients and sessions in which the unit has a share, and ``caseload`` is the sum over patients of
+        the unit's share of the patient's latest row: one patient shared by two therapists counts as one in all.
     """
     if level not in CHILDREN:
         raise SpecError(f"level: expected one of {', '.join(CHILDREN)}, found {level!r}.")
-    rows = rows_for(tree, response)
-    units = read.unit_of_obs(tree, level)[rows]
+    rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, level))
     labels = read.unit_labels(tree, level)
+    data = read.constants(tree, columns=False)
+    patient = patient_of_rows(tree)
     columns: dict[str, np.ndarray] = {}
-    for child in CHILDREN[level]:
-        if names.group_of_obs(child) not in read.constants(tree):
-            continue
-        pairs = _distinct(units, read.unit_of_obs(tree, child)[rows])
-        columns[f"n_{child}s"] = np.bincount(pairs[:, 0], minlength=len(labels))
-    sessions = read.constants(tree)[names.SESSION_OF_OBS].values[rows]
-    order = np.unique(sessions, return_inverse=True)[1]
-    keys = _distinct(units, read.unit_of_obs(tree, "patient")[rows], order)
-    columns["n_sessions"] = np.bincount(keys[:, 0], minlength=len(labels))
-    return pd.DataFrame(columns, index=pd.Index(labels, name=level))
+    if "therapist" in CHILDREN[level] and names.group_of_obs("therapist") in data:
+        columns["n_therapists"] = _therapists(tree, level, rows, len(labels))
+    if "patient" in CHILDREN[level]:
+        columns["n_patients"] = np.bincount(read.unit_pairs(tree, level, patient, rows)[:, 0], minlength=len(labels))
+    session = np.unique(data[names.SESSION_OF_OBS].values, return_inverse=True)[1]
+    held = read.unit_pairs(tree, level, patient * (session.max() + 1) + session, rows)
+    columns["n_sessions"] = np.bincount(held[:, 0], minlength=len(labels))
+    if read.is_shared(tree, level):
+        columns["caseload"] = _shared_caseload(tree, level, rows, patient, len(labels))
+    table = pd.DataFrame(columns, index=pd.Index(labels, name=level))
+    return table.iloc[read.units_with_rows(tree, level)]
+
+
+def _therapists(tree: xr.DataTree, clinic: str, rows: np.ndarray, n_clinics: int) -> np.ndarray:
+    """Therapists of each clinic; where they share rows, those that have their largest share in one of its rows."""
+    clinics = read.shares_of_obs(tree, clinic)[0][rows, 0]
+    therapists = read.shares_of_obs(tree, "therapist")[0][rows, 0]
+    return np.bincount(_distinct(clinics, therapists)[:, 0], minlength=n_clinics)
+
+
+def _shared_caseload(tree: xr.DataTree, level: str, rows: np.ndarray, patient: np.ndarray, n_units: int) -> np.ndarray:
+    """Sum over patients of each unit's weight in the patient's latest row."""
+    code, weight = read.shares_of_obs(tree, level)
+    order = rows[np.lexsort((read.constants(tree, columns=False)[names.SESSION_OF_OBS].values[rows], patient[rows]))]
+    last = order[np.flatnonzero(np.diff(patient[order], append=-1))]
+    return np.bincount(code[last].ravel(), weights=weight[last].ravel(), minlength=n_units)
 
 
 def fixed_part(tree: xr.DataTree) -> np.ndarray:
@@ -80,8 +110,8 @@ def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np
 
     The mean over a unit's patients of the mean over their sessions of ``y - X beta``, beta at its posterior mean.
     It estimates what a random intercept estimates, before shrinkage; so it is defined for an intercept whose level has
-    no other random terms than within-patient parts (they average zero in each unit), and for outcomes on the scale of
-    the linear predictor.
+    no other random terms than within-patient parts (they average zero in each unit), for outcomes on the scale of the
+    linear predictor, and for units that share no rows.
     """
     n_units = len(read.unit_labels(tree, level))
     centred = {info.label for info in read.terms_of(tree) if info.part == "within"}
@@ -89,9 +119,11 @@ def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np
     is_intercept = label in (names.INTERCEPT, read.response_label(response, names.INTERCEPT))
     if not (is_intercept and centred.issuperset(others) and read.family_of(tree, response) in read.IDENTITY_LINK):
         return np.full(n_units, np.nan)
-    rows = rows_for(tree, response)
+    if read.is_shared(tree, level):
+        return np.full(n_units, np.nan)
+    rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, level))
     deviation = (read.outcome(tree) - fixed_part(tree))[rows]
-    patients = read.unit_of_obs(tree, "patient")[rows]
+    patients = patient_of_rows(tree)[rows]
     seen, inverse, counts = np.unique(patients, return_inverse=True, return_counts=True)
     patient_mean = np.bincount(inverse, weights=deviation) / counts
     unit_of_patient = np.zeros(seen.size, dtype=np.int64)

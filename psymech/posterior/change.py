@@ -155,7 +155,7 @@ def _score(
 ) -> np.ndarray:
     """Return the true score of each patient at a time of its own, shape (samples, patients).
 
-    `unit_rows` are the rows from which the patient's therapist (and clinic) is taken.
+    `unit_rows` are the rows from which the patient's therapists (and clinics) and their weights are taken.
     """
     draws = read.posterior(tree)
     columns = columns_at_times(tree, response, rows, patients, present, time)
@@ -166,12 +166,11 @@ def _score(
         dim = names.term_dim(level)
         u = draws[names.effect(level)].transpose(*SAMPLE_DIMS, level, dim).values
         u = u.reshape(-1, *u.shape[2:])
-        units = read.unit_of_obs(tree, level)[unit_rows]
+        units, weights = (each[unit_rows] for each in read.shares_of_obs(tree, level))
         for position, label in enumerate(read.labels_of(draws, dim)):
-            if label in columns:
-                score += u[:, units, position] * columns[label]
-            elif label in (INTERCEPT, response_label(response, INTERCEPT)):
-                score += u[:, units, position]
+            if label in columns or label in (INTERCEPT, response_label(response, INTERCEPT)):
+                effects = np.einsum("snm,nm->sn", u[:, :, position][:, units], weights)
+                score += effects * columns.get(label, 1.0)
     return score
 
 

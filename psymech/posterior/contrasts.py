@@ -234,7 +234,9 @@ def _ingredients(tree: xr.DataTree, chosen: Sequence[str], wanted: Sequence[str]
     """Return labels without the response that every chosen response has."""
     several = len(read.responses_of(tree)) > 1
     data = read.constants(tree)
-    levels: tuple[Level, ...] = tuple(level for level in names.LEVELS if names.group_of_obs(level) in data)
+    levels: tuple[Level, ...] = tuple(
+        level for level in names.LEVELS if names.group_of_obs(level) in data and not read.is_shared(tree, level)
+    )
     shared: dict[str, str] | None = None
     for response in chosen:
         cut = len(response_label(response, "")) if several else 0

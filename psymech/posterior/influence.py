@@ -32,7 +32,8 @@ def therapist_influence(tree: xr.DataTree) -> list[ModelCheck]:
     except PsymechError as problem:
         return [_check(np.nan, "not assessed", f"The influence of single therapists was not judged: {problem}", "")]
     khat = np.asarray(result.pareto_k, dtype=float)
-    labels = [str(each) for each in read.unit_labels(tree, "therapist")]
+    every = read.unit_labels(tree, "therapist")
+    labels = [str(every[i]) for i in read.units_with_rows(tree, "therapist")]
     large = [labels[i] for i in np.argsort(-khat) if not khat[i] <= KHAT_MAX]
     if not large:
         text = f"No single therapist drives the answer (Pareto k of leaving one out at most {khat.max():.2f})."

@@ -112,7 +112,9 @@ def unit_log_density(tree: xr.DataTree, *, unit: Unit) -> xr.DataArray:
         )
         found = np.empty_like(at_places)
         found[:, fit.order[level]] = at_places
-        dim, labels = unit, _labels(tree, unit, found.shape[1])
+        kept = read.units_with_rows(tree, unit)
+        dim, labels = unit, _labels(tree, unit, found.shape[1])[kept]
+        found = found[:, kept]
     return xr.DataArray(
         found.reshape(*shape, -1), dims=(*names.SAMPLE_DIMS, dim), coords=coords | {dim: labels}, name="log_density"
     )

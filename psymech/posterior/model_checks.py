@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from psymech import names
 from psymech.posterior import discrepancies as stat
 from psymech.posterior import tree as read
+from psymech.posterior.caseload import patient_of_rows
 from psymech.posterior.influence import therapist_influence
 from psymech.posterior.model_report import Concern, ModelCheck, ModelReport, Status, Verdict
 from psymech.posterior.prior_weight import prior_weight
-from psymech.posterior.replicates import Rows, chunks, draw_outcome, expected, linear, patient_of_rows, rows_of, thinned
+from psymech.posterior.replicates import Rows, chunks, draw_outcome, expected, linear, rows_of, thinned
 
 Floats = NDArray[np.float64]
 
@@ -116,9 +117,12 @@ def rests_on(tree: xr.DataTree) -> list[str]:
         return [f"The answer rests on {n} patients; nothing can be said about therapists."]
     notes = []
     for level in upper:
-        pairs = np.unique(np.stack([read.unit_of_obs(tree, level), patient_of_rows(tree)]), axis=1)
-        counts = np.bincount(pairs[0], minlength=read.posterior(tree).sizes[level])
-        share = 100.0 * counts.max() / max(counts.sum(), 1)
+        patients = patient_of_rows(tree)
+        pairs = read.unit_pairs(tree, level, patients, read.rows_at_risk(tree, level))
+        counts = np.bincount(pairs[:, 0], minlength=read.posterior(tree).sizes[level])[
+            read.units_with_rows(tree, level)
+        ]
+        share = 100.0 * counts.max() / max(np.unique(pairs[:, 1]).size, 1)
         notes.append(
             f"What is said about {level}s rests on {len(counts)} {level}s with a median of {np.median(counts):g} "
             f"patients each; the largest {level} has {share:.0f}% of all patients."
@@ -158,8 +162,10 @@ def _compare(tree: xr.DataTree, rows: Rows, draws: int, rng: np.random.Generator
             new = tuple(levels[: position + 1])
             mean = expected(tree, rows, linear(chunk, without=new), chunk.draw)
             drawn = draw_outcome(tree, rows, linear(chunk, anew=new), chunk.draw, rng)
-            unit = rows.unit[level]
-            note(level, stat.sd_of_means(rows.y - mean, unit), stat.sd_of_means(drawn - mean, unit))
+            at = np.flatnonzero(np.isin(rows.index, read.rows_at_risk(tree, level)))
+            unit = rows.unit[level][at]
+            residuals = ((rows.y - mean)[:, at], (drawn - mean)[:, at])
+            note(level, stat.sd_of_means(residuals[0], unit), stat.sd_of_means(residuals[1], unit))
     found = {name: (np.concatenate(seen[name]), np.concatenate(predicted[name])) for name in seen}
     checks = [_worded(name, rows, *found[name]) for name in found]
     notes = []
@@ -174,7 +180,8 @@ def _compare(tree: xr.DataTree, rows: Rows, draws: int, rng: np.random.Generator
 def _varies(tree: xr.DataTree, rows: Rows, level: str) -> bool:
     """Whether the level has random terms for this response and enough units with rows."""
     z = read.design_rows(tree, level, rows.index)
-    return bool(z.any()) and np.unique(rows.unit[level]).size >= MIN_UNITS
+    at_risk = np.isin(rows.index, read.rows_at_risk(tree, level))
+    return bool(z.any()) and np.unique(rows.unit[level][at_risk]).size >= MIN_UNITS
 
 
 def _worded(name: str, rows: Rows, data: Floats, model: Floats) -> ModelCheck:
@@ -273,6 +280,7 @@ def _shapes(tree: xr.DataTree, draws: int, rng: np.random.Generator) -> list[Mod
         dim = names.term_dim(level)
         labels = read.labels_of(posterior, dim)
         u = posterior[names.effect(level)].transpose(*names.SAMPLE_DIMS, level, dim).values
+        u = u[:, :, read.units_with_rows(tree, level)]
         n_units = u.shape[2]
         if n_units < MIN_UNITS:
             found.append(_few_units(level, n_units))

@@ -79,7 +79,8 @@ def predict(
     DataError
         A predictor is absent, missing in some rows, or not numeric.
     SpecError
-        An unknown target or kind; a new therapist asked of a model without therapists.
+        An unknown target or kind; a new therapist asked of a model without therapists; a model of multiple membership,
+        but for the average therapist and outcomes of sessions.
 
     Warns
     -----
@@ -110,6 +111,7 @@ def predict(
     if target == "new_therapist":
         read.require_level(tree, "therapist")
     chosen = read.one_response(tree, response)
+    _refuse_shared(tree, chosen, target)
     used = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
     rows = new_rows(tree, newdata, response=chosen)
     eta = _fixed(tree, rows)
@@ -129,6 +131,18 @@ def predict(
     return _labelled(tree, values, rows).assign_attrs(
         target=target, kind=kind, response=chosen, seed=used, notes="\n".join(notes)
     )
+
+
+def _refuse_shared(tree: xr.DataTree, response: str, target: Target) -> None:
+    """New rows do not say which therapists share them, nor over which sessions a patient's columns are averaged."""
+    spec = read.json_attr(tree, names.ATTR_SPEC)
+    level = next(str(each["level"]) for each in spec["responses"] if str(each["column"]) == response)
+    if read.shared_levels(tree) and (target != "average_therapist" or level != "session"):
+        raise SpecError(
+            "Therapists share the rows of patients who changed (membership=), and new rows do not say with which "
+            "weights. Predictions are available for outcomes of sessions with target='average_therapist'; "
+            f"found target={target!r} for {response!r}, one value a {level}."
+        )
 
 
 def _flat(tree: xr.DataTree, name: str, *dims: str) -> np.ndarray:

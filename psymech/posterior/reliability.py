@@ -167,10 +167,26 @@ def minimum_caseload(
     True
     """
     read.require_level(tree, "therapist")
+    refuse_mixed_shares(tree)
     shares = variance_partition(tree, per="patient", response=response, sessions=sessions)
     return caseload_for(shares["share"].sel(level="therapist", drop=True), reliability=reliability).rename(
         "minimum_caseload"
     )
+
+
+def refuse_mixed_shares(tree: xr.DataTree) -> None:
+    """Raise SpecError where the therapists' average share of the variance is not that of a patient with one of them."""
+    column = read.json_attr(tree, names.ATTR_SPEC).get("therapist_in")
+    if column is not None:
+        raise SpecError(
+            f"A caseload needs the therapists' share among patients who have one (therapist_in={column!r}): give "
+            f"caseload_for() that of variance_partition(tree, per='patient', at={{{column!r}: [1]}})."
+        )
+    if read.is_shared(tree, "therapist"):
+        raise SpecError(
+            "A caseload counts patients of one therapist each; here therapists share patients (membership=): give "
+            "caseload_for() the share of a patient who stays with one."
+        )
 
 
 def caseload_for(share: xr.DataArray, *, reliability: float) -> xr.DataArray:

@@ -13,10 +13,10 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.names import SAMPLE_DIMS
 from psymech.posterior import tree as read
+from psymech.posterior.caseload import patient_of_rows
 from psymech.posterior.residuals import row_sd
 
 Floats = NDArray[np.float64]
-ROW_OF_OBS: Final = "row_of_obs"
 CHUNK_VALUES: Final = 2**21  # draws x rows held at a time: 16 MB an array
 
 
@@ -48,7 +48,8 @@ class Rows:
     Attributes
     ----------
     index : (n,) positions in the tree's rows.
-    y : (n,) observed outcome; unit : by level, (n,) unit of each row; session : (n,) session numbers.
+    y : (n,) observed outcome; unit : by level, (n,) unit of each row, of several the one with the largest share;
+    session : (n,) session numbers.
     place : (n,) how many rows the patient has before this one; gap : (n,) sessions since the patient's row before.
     """
 
@@ -75,17 +76,9 @@ def rows_of(tree: xr.DataTree, response: str) -> Rows:
     place = np.arange(index.size) - np.repeat(starts, np.diff(np.append(starts, index.size)))
     gap = np.diff(session[index], prepend=np.nan)
     gap[place == 0] = np.nan
-    unit = {level: read.unit_of_obs(tree, level)[index] for level in read.levels_of(tree)}
+    unit = {level: read.shares_of_obs(tree, level)[0][index, 0] for level in read.levels_of(tree)}
     unit.setdefault("patient", patient[index])
     return Rows(response, read.family_of(tree, response), index, y[index], unit, session[index], place, gap)
-
-
-def patient_of_rows(tree: xr.DataTree) -> NDArray[np.int64]:
-    """Patient of each row; a model without a patient level has one row a patient (and response), told by row_of_obs."""
-    data = read.constants(tree)
-    if names.group_of_obs("patient") in data or ROW_OF_OBS not in data:
-        return read.unit_of_obs(tree, "patient")
-    return np.unique(data[ROW_OF_OBS].values, return_inverse=True)[1].astype(np.int64)
 
 
 def thinned(tree: xr.DataTree, draws: int) -> NDArray[np.int64]:
@@ -108,6 +101,7 @@ def chunks(tree: xr.DataTree, rows: Rows, *, draws: int, rng: np.random.Generato
     levels = read.levels_of(tree)
     z = {level: read.design_rows(tree, level, rows.index) for level in levels}
     root = {level: _roots(read.covariance(tree, level)) for level in levels}
+    shares = {level: tuple(each[rows.index] for each in read.shares_of_obs(tree, level)) for level in levels}
     effects = {}
     for level in levels:
         u = posterior[names.effect(level)].transpose(*SAMPLE_DIMS, level, names.term_dim(level)).values
@@ -121,8 +115,8 @@ def chunks(tree: xr.DataTree, rows: Rows, *, draws: int, rng: np.random.Generato
         }
         yield Chunk(
             fixed=beta[draw] @ design.T,
-            seen={level: _contribution(mine[level], z[level], rows.unit[level]) for level in levels},
-            anew={level: _contribution(fresh[level], z[level], rows.unit[level]) for level in levels},
+            seen={level: contribution(mine[level], z[level], *shares[level]) for level in levels},
+            anew={level: contribution(fresh[level], z[level], *shares[level]) for level in levels},
             effects=mine,
             effects_anew=fresh,
             draw=draw,
@@ -135,11 +129,15 @@ def _roots(covariance: Floats) -> Floats:
     return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
-def _contribution(effects: Floats, z: Floats, unit: NDArray[np.int64]) -> Floats:
-    total = np.zeros((effects.shape[0], unit.size))
+def contribution(effects: Floats, z: Floats, unit: NDArray[np.int64], weight: Floats) -> Floats:
+    """Part of the linear predictor (s, n) that comes from effects (s, n_units, n_terms) of the units of each row,
+    (n, m) with their weights.
+    """
+    total = np.zeros((effects.shape[0], len(unit)))
     for j in range(z.shape[1]):
         if z[:, j].any():
-            total += effects[:, unit, j] * z[:, j]
+            for k in range(unit.shape[1]):
+                total += effects[:, unit[:, k], j] * (z[:, j] * weight[:, k])
     return total
 
 

@@ -136,7 +136,7 @@ def consistency(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFr
             "p_below": (ratio < 0).mean(axis=(0, 1)),
         },
         index=pd.Index(read.unit_labels(tree, "therapist"), name="therapist"),
-    )
+    ).iloc[read.units_with_rows(tree, "therapist")]
     response = read.one_response(tree, None)
     table = table.join(caseload(tree, level="therapist", response=response))
     spread = draws[names.SD_LOG_SIGMA]

@@ -70,8 +70,9 @@ def expected_trajectories(tree: xr.DataTree, *, response: str | None = None, lev
     if level not in read.levels_of(tree):
         return result
     lines = _unit_lines(tree, level, columns, linear, chosen, rows)
-    units = read.unit_of_obs(tree, level)[rows]
-    first, last = (op(lines.shape[0], units, time) for op in (_minimum, _maximum))
+    code, weight = (each[rows] for each in read.shares_of_obs(tree, level))
+    row, member = np.nonzero(weight > 0)
+    first, last = (op(lines.shape[0], code[row, member], time[row]) for op in (_minimum, _maximum))
     lines = np.where((grid >= first[:, None]) & (grid <= last[:, None]), lines, np.nan)
     return result.assign(unit=((level, "time"), lines)).assign_coords({level: draws[level].values})
 

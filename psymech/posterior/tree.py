@@ -13,7 +13,7 @@ import xarray as xr
 from psymech import names
 from psymech.errors import DataError, SpecError, shown_ids
 from psymech.names import LEVELS, Level
-from psymech.spec.model import response_label
+from psymech.spec.model import THERAPIST, response_label
 
 IDENTITY_LINK: Final = frozenset({"gaussian", "student"})
 UNIT_OF_LATENT: Final = "log odds"
@@ -238,6 +238,19 @@ def units_with_rows(tree: xr.DataTree, level: str) -> np.ndarray:
     return np.setdiff1d(every, json_attr(tree, names.ATTR_DESIGN).get("without_rows", {}).get(level, []))
 
 
+def partially_nested(tree: xr.DataTree, level: str) -> bool:
+    """Whether some patients have no unit of a level, only a placeholder (therapist_in=)."""
+    return level == THERAPIST and json_attr(tree, names.ATTR_SPEC).get("therapist_in") is not None
+
+
+def rows_at_risk(tree: xr.DataTree, level: str) -> np.ndarray:
+    """Return the rows that have a unit of a level; in partially nested designs, those of patients with a therapist."""
+    rows = np.arange(constants(tree, columns=False).sizes[names.OBS])
+    if level not in levels_of(tree) or not partially_nested(tree, level):
+        return rows
+    return np.flatnonzero(design_rows(tree, level, rows).any(axis=1))
+
+
 def level_sd(tree: xr.DataTree, *, level: str, term: str, response: str | None = None) -> xr.DataArray:
     """Return the draws of a random term's SD, dims (chain, draw)."""
     label = random_label(tree, level, term, response)
@@ -304,8 +317,49 @@ def outcome(tree: xr.DataTree) -> np.ndarray:
     return observed[next(iter(observed.data_vars))].values.astype(float)
 
 
+def is_shared(tree: xr.DataTree, level: str) -> bool:
+    """Whether units of a level share rows (multiple membership)."""
+    return names.CONSTANT_DATA in tree.children and names.members_of_obs(level) in tree[names.CONSTANT_DATA]
+
+
+def shared_levels(tree: xr.DataTree) -> tuple[Level, ...]:
+    """Return the levels whose units share rows."""
+    return tuple(level for level in LEVELS if is_shared(tree, level))
+
+
+def shares_of_obs(tree: xr.DataTree, level: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the units of each row and their weights, both (rows, m), the largest weight first; m is one, and the
+    weights are too, where every row has one unit.
+    """
+    if not is_shared(tree, level):
+        code = unit_of_obs(tree, level)[:, None]
+        return code, np.ones(code.shape)
+    data, dims = constants(tree, columns=False), (names.OBS, names.member_dim(level))
+    code = data[names.members_of_obs(level)].transpose(*dims).values.astype(np.int64)
+    return code, data[names.weights_of_obs(level)].transpose(*dims).values.astype(float)
+
+
+def effective_share(tree: xr.DataTree, level: str, rows: np.ndarray) -> np.ndarray:
+    """Return the sum of squared weights of the given rows: what their variance has of one unit's, one where a row has
+    one unit.
+    """
+    return (shares_of_obs(tree, level)[1][rows] ** 2).sum(axis=1)
+
+
+def unit_pairs(tree: xr.DataTree, level: str, other: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the distinct pairs (unit of the level, other), shape (pairs, 2), over all units with a share in a row."""
+    code, weight = shares_of_obs(tree, level)
+    row, member = np.nonzero(weight[rows] > 0)
+    return np.unique(np.column_stack([code[rows][row, member], other[rows][row]]), axis=0)
+
+
 def unit_of_obs(tree: xr.DataTree, level: str) -> np.ndarray:
-    """Return the index of each row's unit at a level."""
+    """Return the index of each row's unit at a level; SpecError where units share rows."""
+    if is_shared(tree, level):
+        raise SpecError(
+            f"{level}s share the rows of patients who changed (membership=), so a row belongs to no one of them; this "
+            "estimate needs one each. Fit with membership='current', or leave the estimate out."
+        )
     data = constants(tree, columns=False)
     name = names.group_of_obs(level)
     if name not in data:

@@ -67,6 +67,9 @@ def variance_partition(
     AR(1) residuals, the variance of their mean); ``sessions=1``, one score at the end, is the denominator of a
     two-level model of single scores. The therapist's share per patient is larger than the share per session.
 
+    With multiple membership the therapists' variance of a row with weights w is :math:`\sum_k w_k^2 \sigma_v^2`,
+    averaged over the rows: less than that of a patient who stays with one therapist.
+
     Parameters
     ----------
     tree : DataTree
@@ -214,19 +217,22 @@ def _companions(tree: xr.DataTree, named: set[str], slopes: Sequence[str]) -> li
 
 
 def _moments(tree: xr.DataTree, level: str, rows: np.ndarray, points: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the mean of zz' over the rows, the named columns replaced, shape (points, q, q)."""
+    """Return the mean of zz' over the rows, the named columns replaced, shape (points, q, q); with multiple membership
+    each row counts with the sum of its squared weights.
+    """
     z = read.design_rows(tree, level, rows)
+    share = read.effective_share(tree, level, rows)  # of several units' effects, weighted: the variance of the sum
     labels = read.labels_of(read.posterior(tree), names.term_dim(level))
     replaced = [(labels.index(name), values) for name, values in points.items() if name in labels]
     n_points = next(iter(points.values())).size if points else 1
-    mean, moment = z.mean(axis=0), z.T @ z / len(z)
+    mean, moment = share @ z / len(z), (z * share[:, None]).T @ z / len(z)
     out = np.repeat(moment[None], n_points, axis=0)
     for column, values in replaced:
         out[:, column, :] = values[:, None] * mean
         out[:, :, column] = values[:, None] * mean
     for column, values in replaced:
         for other, others in replaced:
-            out[:, column, other] = values * others
+            out[:, column, other] = values * others * share.mean()
     return out
 
 

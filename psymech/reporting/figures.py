@@ -114,7 +114,8 @@ def _therapists(
 ) -> None:
     tree = masked.tree
     hidden = set(masked.hidden.get("therapist", ()))
-    units = [code for code in read.unit_labels(tree, "therapist") if str(code) not in hidden]
+    every = read.unit_labels(tree, "therapist")
+    units = [every[i] for i in read.units_with_rows(tree, "therapist") if str(every[i]) not in hidden]
     if not units:
         return
     several = len(read.responses_of(tree)) > 1

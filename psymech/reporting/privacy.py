@@ -16,7 +16,7 @@ from psymech import names
 from psymech.errors import DataError, PsymechError, SpecError
 from psymech.names import LEVELS
 from psymech.posterior import tree as read
-from psymech.posterior.replicates import patient_of_rows
+from psymech.posterior.caseload import patient_of_rows
 
 MIN_PATIENTS: Final = 5  # the smallest number of patients that an anonymised table shows anything about
 MAX_SHOWN: Final = 60
@@ -130,13 +130,14 @@ def _small(tree: xr.DataTree, min_patients: int) -> dict[str, tuple[str, ...]]:
     for level in read.levels_of(tree):
         if level == "patient":
             continue
-        labels = [str(each) for each in read.unit_labels(tree, level)]
+        kept = read.units_with_rows(tree, level)
+        labels = [str(read.unit_labels(tree, level)[i]) for i in kept]
         try:
-            pairs = np.unique(np.stack([read.unit_of_obs(tree, level), patient_of_rows(tree)]), axis=1)
+            pairs = read.unit_pairs(tree, level, patient_of_rows(tree), read.rows_at_risk(tree, level))
         except PsymechError:  # saved without its data: nobody can say who is small, so nobody is shown
             hidden[level] = tuple(labels)
             continue
-        load = np.bincount(pairs[0], minlength=len(labels))
+        load = np.bincount(pairs[:, 0], minlength=read.posterior(tree).sizes[level])[kept]
         small = int((load < min_patients).sum())
         order = np.argsort(load, kind="stable")[: 2 if small == 1 else small]
         hidden[level] = tuple(labels[i] for i in order)

@@ -86,8 +86,9 @@ def build_tables(
                 make(
                     f"{level}s",
                     f"Effects of single {level}s",
-                    f"Deviation from the average {level}; ranks run from 1 to {read.posterior(tree).sizes[level]}, the "
-                    f"highest rank belongs to the {'highest' if higher_is_better else 'lowest'} value. "
+                    f"Deviation from the average {level}; ranks run from 1 to "
+                    f"{read.units_with_rows(tree, level).size}, the highest rank belongs to the "
+                    f"{'highest' if higher_is_better else 'lowest'} value. "
                     f"{_small(masked, level)}",
                     "therapists",
                     _units(masked, level, ci_prob, higher_is_better),

@@ -12,7 +12,7 @@ from psymech import names
 from psymech.errors import PsymechError
 from psymech.names import INTERCEPT
 from psymech.posterior import tree as read
-from psymech.posterior.replicates import patient_of_rows
+from psymech.posterior.caseload import patient_of_rows
 from psymech.posterior.summaries import interval_kind
 from psymech.posterior.tree import TermInfo
 from psymech.reporting.gate import Gate
@@ -41,16 +41,18 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 def counts(tree: xr.DataTree) -> dict[str, int]:
     """Numbers of sessions and of units with a row, by level."""
     try:
-        data = read.constants(tree)
+        data = read.constants(tree, columns=False)
         rows = np.isfinite(read.outcome(tree))
     except PsymechError:
         return {level: read.posterior(tree).sizes[level] for level in read.levels_of(tree)}
-    patient = patient_of_rows(tree)[rows]
-    session = data[names.SESSION_OF_OBS].values[rows]
-    found = {"session": np.unique(np.stack([patient, session]), axis=1).shape[1], "patient": np.unique(patient).size}
+    patient = patient_of_rows(tree)
+    session = data[names.SESSION_OF_OBS].values
+    both = np.stack([patient, session])[:, rows]
+    found = {"session": np.unique(both, axis=1).shape[1], "patient": np.unique(patient[rows]).size}
     for level in ("therapist", "clinic"):
         if names.group_of_obs(level) in data:
-            found[level] = np.unique(read.unit_of_obs(tree, level)[rows]).size
+            at_risk = np.intersect1d(np.flatnonzero(rows), read.rows_at_risk(tree, level))
+            found[level] = np.unique(read.unit_pairs(tree, level, patient, at_risk)[:, 0]).size
     return found
 
 

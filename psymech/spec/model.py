@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psymech.errors import SpecError
-from psymech.names import INTERCEPT, LEVELS, TIME, Level, Part
+from psymech.names import INTERCEPT, LEVELS, MEMBERSHIPS, TIME, Level, Membership, Part
 from psymech.spec import priors as _priors
 
 Family = Literal["gaussian", "student", "bernoulli", "ordinal"]
@@ -194,6 +194,7 @@ class ModelSpec:
     whose correlation is zero by assumption at every level: the intercepts of a mediator and an outcome that the
     mediator's unit means predict. `residual_by` names the column whose values have a residual SD each, or is
     ``"therapist"``; `therapist_in` names the 0/1 column of patients who have a therapist (partially nested designs).
+    `membership` says to whom a row belongs whose patient changes therapist.
     """
 
     kind: str
@@ -208,6 +209,7 @@ class ModelSpec:
     uncorrelated: tuple[tuple[str, str], ...] = ()
     residual_by: str | None = None
     therapist_in: str | None = None
+    membership: Membership = "current"
 
     def __post_init__(self) -> None:
         one_of(self.residual, RESIDUALS if len(self.responses) > 1 else RESIDUALS_OF_ONE, "residual")
@@ -242,6 +244,8 @@ class ModelSpec:
             raise SpecError(f"residual={self.residual!r} needs family='gaussian', found {sorted(families)}.")
         if self.residual_by is not None:
             _refuse_residual_by(self)
+        if self.membership != "current":
+            _refuse_membership(self)
 
     def _refuse_at_own_level(self, label: str, level: Level) -> None:
         for response in self.responses:
@@ -305,6 +309,21 @@ def _refuse_residual_by(spec: ModelSpec) -> None:
         raise SpecError(f"{which} names the outcome itself. Name a column of groups, or 'therapist'.")
 
 
+def _refuse_membership(spec: ModelSpec) -> None:
+    which = f"membership={spec.membership!r}"
+    one_of(spec.membership, MEMBERSHIPS, "membership")
+    if THERAPIST in spec.without:
+        raise SpecError(f"{which} shares rows among therapists, but the level is left out with None.")
+    if spec.therapist_in is not None or spec.residual_by == THERAPIST:
+        other = "therapist_in" if spec.therapist_in is not None else "residual_by='therapist'"
+        raise SpecError(f"{which} is not available together with {other}. Choose one.")
+    if spec.membership == "multiple" and all(response.level == "session" for response in spec.responses):
+        raise SpecError(
+            f"{which} is for outcomes with one value a patient. For outcomes of sessions use membership='to date': "
+            "shares of the sessions up to and including each one."
+        )
+
+
 def response_label(response: str, label: str) -> str:
     """``phq9~alliance.within``: a term label with its response."""
     return f"{response}~{label}"
@@ -340,6 +359,7 @@ def from_json(text: str) -> ModelSpec:
             uncorrelated=tuple((a, b) for a, b in values["uncorrelated"]),
             residual_by=values.get("residual_by"),
             therapist_in=values.get("therapist_in"),
+            membership=values.get("membership", "current"),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
         raise SpecError(f"Not a psymech specification: {problem!r}.") from problem
