@@ -180,8 +180,7 @@ def main(*, committed: bool = False) -> None:
     shutil.rmtree(SOURCE, ignore_errors=True)
     for folder in (SOURCE / "api", SOURCE / "tutorials"):
         folder.mkdir(parents=True)
-    if "--quick" not in sys.argv:
-        if not committed:
+    if not committed:
         make_notebooks.main(NOTEBOOKS)
     for path in sorted((make_notebooks.COMMITTED if committed else NOTEBOOKS).glob("*.ipynb")):
         shutil.copy(path, SOURCE / "tutorials")
