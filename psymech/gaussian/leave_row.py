@@ -63,7 +63,7 @@ def leave_row_out(
         raise SpecError(f"Expected coefs (D, {len(terms)}), one for each residual term, found {weights.shape}.")
     table = np.column_stack([np.asarray(columns, dtype=np.float64), np.asarray(y, dtype=np.float64)])
     unit = np.asarray(unit_of_row, dtype=np.int64)
-    weighted, diagonal = _weighted(table, terms)
+    weighted, diagonal = weighted_rows(table, terms)
     known = None if beta is None else np.broadcast_to(np.asarray(beta, dtype=np.float64), (len(weights), cross.x.size))
     parts = []
     for chunk in chunks(cross, len(weights)):
@@ -77,7 +77,7 @@ def leave_row_out(
     return np.concatenate(parts)
 
 
-def _weighted(table: FloatArray, terms: Sequence[RowTerm]) -> tuple[FloatArray, FloatArray]:
+def weighted_rows(table: FloatArray, terms: Sequence[RowTerm]) -> tuple[FloatArray, FloatArray]:
     """Residual matrices times the rows, (n, n_coef, m), and their diagonals, (n, n_coef)."""
     n, m = table.shape
     weighted, diagonal = np.zeros((n, len(terms), m)), np.zeros((n, len(terms)))

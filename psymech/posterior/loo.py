@@ -7,8 +7,7 @@ import xarray as xr
 
 from psymech import names
 from psymech.errors import SpecError
-from psymech.gaussian.leave_out import leave_out
-from psymech.gaussian.leave_row import leave_row_out
+from psymech.gaussian.leave_numba import leave_rows_out, leave_units_out
 from psymech.posterior import tree as read
 from psymech.posterior.collapse import collapsed_fit
 from psymech.spec.model import one_of
@@ -93,7 +92,7 @@ def unit_log_density(tree: xr.DataTree, *, unit: Unit) -> xr.DataArray:
     shape = (draws.sizes[names.CHAIN], draws.sizes[names.DRAW])
     coords = {dim: draws[dim].values for dim in names.SAMPLE_DIMS}
     if unit == "session":
-        found = leave_row_out(
+        found = leave_rows_out(
             fit.cross,
             fit.columns,
             fit.y,
@@ -107,7 +106,7 @@ def unit_log_density(tree: xr.DataTree, *, unit: Unit) -> xr.DataArray:
         dim, labels = names.OBS, read.constants(tree)[names.OBS].values
     else:
         level = fit.levels.index(unit)
-        at_places = leave_out(
+        at_places = leave_units_out(
             fit.cross, fit.coefs, fit.factors, fit.log_det, level=level, beta=fit.beta, prior=fit.prior
         )
         found = np.empty_like(at_places)

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from psymech.errors import SpecError
 from psymech.gaussian import conditional, dense, recover_numba
 from psymech.gaussian.conditional import Recovered, conditional_moments, recover
+from psymech.gaussian.leave_numba import leave_rows_out, leave_units_out
 from psymech.gaussian.leave_out import leave_out
+from psymech.gaussian.leave_row import leave_row_out
 
 RTOL = 1e-8  # conditional moments: differences of nearly equal matrices, solved twice
 COMPILED_RTOL = 1e-9  # two exact algorithms in double precision, relative to the largest effect
@@ -103,6 +105,24 @@ def test_leaving_a_unit_out_equals_the_dense_conditional_density(case: Case) -> 
             expected = dense.leave_out(case.rows, case.factors, R, level=level, **top)
             found = leave_out(case.cross, at.coefs, case.factors, by_unit, level=level, **top)
             np.testing.assert_allclose(found, expected, rtol=RTOL, atol=RTOL)
+
+
+@settings(max_examples=30)
+@given(case=cases())
+def test_compiled_leaving_out_is_the_plain_one(case: Case) -> None:
+    theta = np.stack([case.theta, case.theta])
+    coefs = np.stack([case.structure.evaluate(t).coefs for t in theta])
+    by_unit = np.stack([case.structure.log_det_by_unit(t, case.rows.unit_of_row) for t in theta])
+    factors = [np.stack([factor, 0.5 * factor]) for factor in case.factors]
+    rows = (case.rows.columns, case.rows.y, case.rows.unit_of_row, case.structure.terms())
+    for top in ({"beta": np.stack([case.beta, 2.0 * case.beta])}, {"prior": case.prior}):
+        for level in range(case.cross.n_levels):
+            expected = leave_out(case.cross, coefs, factors, by_unit, level=level, **top)
+            found = leave_units_out(case.cross, coefs, factors, by_unit, level=level, **top)
+            np.testing.assert_allclose(found, expected, rtol=COMPILED_RTOL, atol=COMPILED_RTOL * np.abs(expected).max())
+        expected = leave_row_out(case.cross, *rows, coefs, factors, **top)
+        found = leave_rows_out(case.cross, *rows, coefs, factors, **top)
+        np.testing.assert_allclose(found, expected, rtol=RTOL, atol=RTOL * np.abs(expected).max())
 
 
 def test_leave_out_takes_many_draws_at_once() -> None:
