@@ -14,6 +14,7 @@ from psymech.data.membership import Members, session_shares
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
 from psymech.imputation import Imputation, imputation_note, make_imputation, missing_values, with_first_guess
+from psymech.joined import Pooling, SlopePredictors, correlated_responses, make_pooling, make_slope_predictors
 from psymech.latent_rows import LatentDesign, latent_design, latent_rows
 from psymech.names import INTERCEPT, LEVELS, Level
 from psymech.residual_groups import ResidualGroups, refuse_other_values, residual_groups
@@ -76,6 +77,8 @@ class Design:
     residual_by : groups of rows that have a residual SD each; sd_by_therapist : whether each therapist has one.
     latent : columns of X and Z that are parameters, for which these hold deviations from observed means as stand-ins.
     imputation : mediators missing where a row refers to them; X and Z hold first guesses there.
+    pooled, slope_predictors : coefficients pooled over outcomes, and patients' effects that predict outcomes.
+    correlated_responses : indices of the responses whose residuals correlate.
     """
 
     y: Floats
@@ -105,6 +108,9 @@ class Design:
     sd_by_therapist: bool = False
     latent: LatentDesign | None = None
     imputation: Imputation | None = None
+    pooled: Pooling | None = None
+    slope_predictors: SlopePredictors | None = None
+    correlated_responses: tuple[int, ...] = ()
 
     @property
     def sd_code(self) -> Ints:
@@ -264,6 +270,13 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
             row=row,
             response=response,
         ),
+        pooled=make_pooling(
+            spec, terms=labels, term_specs=term_specs, term_response=term_response, X=X, y=y, response=response
+        ),
+        slope_predictors=make_slope_predictors(
+            spec, next((level.terms for level in levels if level.level == "patient"), ())
+        ),
+        correlated_responses=correlated_responses(spec),
     )
     return replace(design, report=DesignReport(tuple([*findings, *_check_design(design, spec)])))
 
@@ -313,7 +326,7 @@ def check_design(data: SessionData, spec: ModelSpec | None = None) -> DesignRepo
 
 def _refuse_residuals_across_levels(spec: ModelSpec) -> None:
     at = {response.level for response in spec.responses}
-    if spec.residual == "unstructured" and len(at) > 1:
+    if spec.residual == "unstructured" and len(at) > 1 and not spec.loadings:
         where = ", ".join(f"{r.column!r} one value a {r.level}" for r in spec.responses)
         raise DesignError(
             "Residuals correlate across responses that are measured together, but these responses are not: "

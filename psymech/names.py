@@ -33,6 +33,11 @@ NU: Final = "nu"  # () degrees of freedom of Student residuals
 CUTPOINTS: Final = "cutpoints"  # (threshold) thresholds of an ordinal outcome, latent logit scale
 THRESHOLD: Final = "threshold"
 
+LOADING: Final = "loading"  # (loading_term) coefficients of patients' random effects in outcomes of patients
+LOADING_TERM: Final = "loading_term"
+POOLED_MEAN: Final = "pooled_mean"  # (ingredient) mean over outcomes of the coefficients, SD of outcome per SD
+POOLED_SD: Final = "pooled_sd"  # () SD of the coefficients around those means
+INGREDIENT: Final = "ingredient"
 IMPUTED: Final = "imputed"  # (missing) values of mediators that are missing where an outcome refers to them
 MISSING: Final = "missing"
 ROW_OF_MISSING: Final = "row_of_missing"  # (missing) index of the session in the data, in constant_data

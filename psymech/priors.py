@@ -52,6 +52,7 @@ class ChosenPriors:
     cutpoints: Normal | None
     residual_corr: LKJ | None = None
     sd_log_sigma: Prior | None = None
+    loading: tuple[Normal | StudentT, ...] = ()
 
 
 def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
@@ -107,8 +108,26 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
         nu=nu if design.family == "student" and isinstance(nu, Gamma) else None,
         cutpoints=cutpoints if design.family == "ordinal" and isinstance(cutpoints, Normal) else None,
         residual_corr=_lkj(lookup(spec.priors, names.RESIDUAL_CORR)) if design.residual == "unstructured" else None,
+        loading=_loading_priors(spec, design, sd, s_fixed),
         sd_log_sigma=(lookup(spec.priors, names.SD_LOG_SIGMA) or HalfNormal(0.5)) if design.sd_by_therapist else None,
     )
+
+
+def _loading_priors(
+    spec: ModelSpec, design: Design, sd: Mapping[str, tuple[Prior, ...]], spread: NDArray
+) -> tuple[Normal | StudentT, ...]:
+    """Normal(0, 2.5 s / s_u) with s_u the scale of the prior of the random term's SD."""
+    if design.slope_predictors is None:
+        return ()
+    chosen = design.slope_predictors
+    out: list[Normal | StudentT] = []
+    for label, r, k in zip(chosen.labels, chosen.response, chosen.column, strict=True):
+        own = sd["patient"][int(k)]
+        scale = own.mean if isinstance(own, Exponential) else own.sd  # pyright: ignore[reportAttributeAccessIssue]
+        prior = lookup(spec.priors, names.LOADING, label) or Normal(0.0, float(2.5 * spread[r] / scale))
+        assert isinstance(prior, Normal | StudentT)
+        out.append(prior)
+    return tuple(out)
 
 
 def uncentring(design: Design, priors: ChosenPriors) -> NDArray[np.float64]:
@@ -128,6 +147,8 @@ def _refuse_unknown(spec: ModelSpec, design: Design) -> None:
     entries |= {names.PHI: set(), names.NU: set(), names.CUTPOINTS: set(), names.RESIDUAL_CORR: set()}
     if design.sd_by_therapist:
         entries[names.SD_LOG_SIGMA] = set()
+    if design.slope_predictors is not None:
+        entries[names.LOADING] = set(design.slope_predictors.labels)
     for key, _ in spec.priors:
         variable = variable_of(key)
         if variable not in entries:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from psymech.columns import settle_levels
 from psymech.data.sessions import SessionData
 from psymech.design import Design, make_design
-from psymech.errors import DesignWarning, NotCollapsibleError, SpecError
+from psymech.errors import DesignWarning, NotCollapsibleError
 from psymech.priors import ChosenPriors, choose_priors
 from psymech.spec.model import ModelSpec, one_of
 
@@ -52,6 +52,11 @@ class BuiltModel:
             from psymech.graph.imputed import imputed_model
 
             return imputed_model(self.design, self.priors)
+        joined = self.design.pooled is not None or self.design.slope_predictors is not None
+        if joined or self.design.residual == "unstructured":
+            from psymech.graph.joined import joined_model
+
+            return joined_model(self.design, self.priors)
         from psymech.graph.explicit import explicit_model
 
         return explicit_model(self.design, self.priors)
@@ -104,12 +109,6 @@ def build_model(spec: ModelSpec, data: SessionData, engine: Engine = "auto") -> 
         raise NotCollapsibleError(
             f"The collapsed engine is not exact here: {obstacle} Use engine='explicit' or 'auto'."
         )
-    if (engine == "explicit" or obstacle) and design.residual == "unstructured":
-        why = f"The collapsed engine, which has them, is not exact here: {obstacle} Give residual='iid'."
-        raise SpecError(
-            "The explicit engine has no residuals that correlate across responses. "
-            f"{why if obstacle else "Use engine='auto'."}"
-        )
     if engine == "explicit" or obstacle:
         return BuiltModel(spec, design, priors, "explicit", obstacle or "asked for")
     reason = "asked for" if engine == "collapsed" else "exact here: Gaussian responses and nested levels."
@@ -122,6 +121,10 @@ def why_not_collapsed(design: Design, priors: ChosenPriors) -> str:
         return f"the family is {design.family!r}, not 'gaussian'."
     if design.latent is not None:
         return "slopes act on deviations from latent means, which are themselves parameters."
+    if design.pooled is not None:
+        return "coefficients are pooled over outcomes (pool=True)."
+    if design.slope_predictors is not None:
+        return "patients' random effects predict outcomes (process=)."
     if design.imputation is not None:
         columns = ", ".join(repr(m.column) for m in design.imputation.missing)
         return f"{design.imputation.n} missing values of {columns} are parameters."

@@ -4,8 +4,9 @@ import json
 
 from psymech import names
 from psymech.design import Design
+from psymech.joined import MEAN_SD, SPREAD_SD
 from psymech.priors import ChosenPriors
-from psymech.spec.priors import Prior, to_dict
+from psymech.spec.priors import HalfNormal, Normal, Prior, to_dict
 
 
 def prior_table(design: Design, priors: ChosenPriors) -> str:
@@ -16,8 +17,16 @@ def prior_table(design: Design, priors: ChosenPriors) -> str:
     several responses, or groups of residuals, there is one ``sigma[...]`` each.
     """
     found: dict[str, Prior] = {
-        f"{names.BETA}[{label}]": prior for label, prior in zip(design.terms, priors.beta, strict=True)
+        f"{names.BETA}[{label}]": prior
+        for j, (label, prior) in enumerate(zip(design.terms, priors.beta, strict=True))
+        if design.pooled is None or j not in design.pooled.term
     }
+    if design.pooled is not None:
+        found |= {f"{names.POOLED_MEAN}[{label}]": Normal(0.0, MEAN_SD) for label in design.pooled.ingredients}
+        found[names.POOLED_SD] = HalfNormal(SPREAD_SD)
+    if design.slope_predictors is not None:
+        labels = design.slope_predictors.labels
+        found |= {f"{names.LOADING}[{label}]": p for label, p in zip(labels, priors.loading, strict=True)}
     for level in design.levels:
         own = priors.sd[level.level]
         found |= {f"{names.sd(level.level)}[{label}]": p for label, p in zip(level.terms, own, strict=True)}

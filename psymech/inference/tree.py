@@ -48,6 +48,10 @@ def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
         dims[names.CUTPOINTS] = (names.THRESHOLD,)
     if design.imputation is not None:
         dims[names.IMPUTED] = (names.MISSING,)
+    if design.slope_predictors is not None:
+        dims[names.LOADING] = (names.LOADING_TERM,)
+    if design.pooled is not None:
+        dims[names.POOLED_MEAN], dims[names.POOLED_SD] = (names.INGREDIENT,), ()
     return dims
 
 
@@ -62,6 +66,10 @@ def tree_coords(design: Design) -> dict[str, NDArray]:
         coords[names.RESIDUAL_GROUP] = np.array(design.residual_by.labels, dtype=object)
     if design.imputation is not None:
         coords[names.MISSING] = np.arange(design.imputation.n)
+    if design.slope_predictors is not None:
+        coords[names.LOADING_TERM] = np.array(design.slope_predictors.labels, dtype=object)
+    if design.pooled is not None:
+        coords[names.INGREDIENT] = np.array(design.pooled.ingredients, dtype=object)
     for level in design.levels:
         dim = names.term_dim(level.level)
         coords[level.level] = level.labels
@@ -220,6 +228,13 @@ def _filled_responses(design: Design) -> dict[str, list[str]]:
     return {"filled_responses": [design.responses[r] for r in sorted(held)]}
 
 
+def _predicted_by_slopes(design: Design) -> dict[str, list[str]]:
+    """Responses whose linear predictor holds patients' effects of another response, beyond X and Z."""
+    if design.slope_predictors is None:
+        return {}
+    return {"predicted_by_slopes": [design.responses[r] for r in np.unique(design.slope_predictors.response)]}
+
+
 def _design_notes(design: Design) -> dict[str, object]:
     return {
         "time_basis": None if design.time_basis is None else design.time_basis.to_dict(),
@@ -230,4 +245,5 @@ def _design_notes(design: Design) -> dict[str, object]:
         **({"latent_columns": list(_latent_columns(design))} if design.latent is not None else {}),
         **_without_rows(design),
         **_filled_responses(design),
+        **_predicted_by_slopes(design),
     }

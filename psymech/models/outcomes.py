@@ -13,6 +13,7 @@ from psymech.models.common import (
     time_terms,
     variable_parts,
 )
+from psymech.models.outcome_process import with_process
 from psymech.names import INTERCEPT, LEVELS, TIME, Level, Membership, Part
 from psymech.spec.model import (
     Decompose,
@@ -57,6 +58,10 @@ def outcomes(
     family: Family = "gaussian",
     residual: ResidualKind | None = None,
     correlated: bool | Mapping[Level, bool] = True,
+    process: ModelSpec | None = None,
+    slopes: Iterable[str] | str | None = None,
+    pool: bool = False,
+    higher_is_better: bool | Mapping[str, bool] = True,
     membership: Membership = "current",
     priors: Mapping[str, Prior] | None = None,
 ) -> ModelSpec:
@@ -110,6 +115,20 @@ def outcomes(
         among their therapists, :math:`v = \sum_k w_k v_k` with :math:`w_k` the therapist's share of the patient's
         sessions; ``"to date"`` shares outcomes of sessions as well, see :func:`psymech.growth`. ``"current"`` refuses
         outcomes of such patients.
+    process
+        A model of sessions from :func:`psymech.process` (or :func:`psymech.growth`) in which slopes vary over patients.
+        It becomes part of the model, and each patient's own slope u (deviation from the therapist's patients)
+        predicts every outcome, :math:`y_{ikr} = \ldots + b_r u_{ik}`, with all uncertainty about u: one joint model,
+        no plug-in of estimated slopes. Needs outcomes of patients; ``loading`` in the posterior holds the b.
+    slopes
+        Patients' random terms of `process` that predict, such as ``["exposure"]`` or ``["Intercept"]``; all but the
+        intercept by default.
+    pool
+        Let the coefficients of each ingredient over the outcomes share a normal distribution, on the scale of SDs:
+        :math:`\pm b_{rj} \sim N(\mu_j, \tau^2), \mu_j \sim N(0, 1), \tau` half-normal(0.5), with the sign that makes
+        positive mean better. :func:`psymech.standardized_effects` pools a fit without it in a second stage.
+    higher_is_better
+        Of the outcomes by name, or of all; used by `pool` only. Those that a mapping leaves out count as True.
     residual
         ``"unstructured"``: the residuals of one patient's (or one session's) outcomes correlate freely; outcomes may be
         missing. ``"iid"``: they are independent given all effects. By default unstructured where it can be: two or more
@@ -145,7 +164,7 @@ def outcomes(
     ('Intercept', 'coping_pre', 'exposure.patient', 'exposure.therapist', 'alliance.patient', 'alliance.therapist')
     """
     one_of(decompose, SPLITS, "decompose")
-    kinds = _read_kinds(predictors, techniques, common_factors)
+    kinds = _read_kinds(predictors, techniques, common_factors, needed=process is None)
     places = _read_levels(names_of(outcomes, "outcomes"), level)
     columns = {name: _response_column(name, place, suffixes) for name, place in places.items()}
     _refuse_twice(columns)
@@ -174,7 +193,7 @@ def outcomes(
     )
     _refuse_unused(pairs, responses, decompose)
     blocks, without = _blocks(random, responses, correlated)
-    return ModelSpec(
+    spec = ModelSpec(
         kind="outcomes",
         responses=responses,
         random=blocks,
@@ -185,11 +204,44 @@ def outcomes(
         priors=check_priors(priors),
         roles=tuple((column, "baseline") for column in dict.fromkeys(before.values())),
         membership=membership,
+        pooled=_pooled(columns, pool, higher_is_better),
     )
+    if slopes is not None and process is None:
+        raise SpecError("slopes names random terms of process, and there is none. Give process=psymech.process(...).")
+    return spec if process is None else with_process(spec, process, slopes)
+
+
+def _pooled(
+    columns: Mapping[str, str], pool: bool, higher_is_better: bool | Mapping[str, bool]
+) -> tuple[tuple[str, int], ...]:
+    """Return the responses to pool with their signs."""
+    if isinstance(higher_is_better, Mapping):
+        for name in higher_is_better:
+            if name not in columns and name not in columns.values():
+                raise SpecError(
+                    f"higher_is_better names {name!r}, which is not among the outcomes {', '.join(columns)}."
+                )
+    if not pool:
+        if higher_is_better is not True:
+            raise SpecError("higher_is_better is used by pool=True only; give it to contrasts() otherwise.")
+        return ()
+    if len(columns) < 2:
+        raise SpecError("pool=True pools over outcomes, and there is one. Give several.")
+
+    def better(name: str) -> bool:
+        if not isinstance(higher_is_better, Mapping):
+            return higher_is_better
+        return higher_is_better.get(name, higher_is_better.get(columns[name], True))
+
+    return tuple((column, 1 if better(name) else -1) for name, column in columns.items())
 
 
 def _read_kinds(
-    predictors: Predictors, techniques: Iterable[str] | str, common_factors: Iterable[str] | str
+    predictors: Predictors,
+    techniques: Iterable[str] | str,
+    common_factors: Iterable[str] | str,
+    *,
+    needed: bool,
 ) -> dict[str, Role]:
     """Return the role of every predictor, in the order given."""
     by_kind = {
@@ -215,7 +267,7 @@ def _read_kinds(
             if name in by_kind["common_factors"]
             else "covariate"
         )
-    if not roles:
+    if needed and not roles:
         raise SpecError(
             "predictors: name at least one technique or common factor, e.g. predictors={'techniques': ['exposure']}."
         )

@@ -74,6 +74,13 @@ def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
             "mediator: parameters of the model, not data. Ask for indirect_effects(), mediation_table(), plot_paths() "
             "or effects(), or complete the mediator before the fit."
         )
+    joined = json_attr(tree, names.ATTR_DESIGN).get("predicted_by_slopes") if columns and _has_design(tree) else None
+    if joined:
+        raise SpecError(
+            f"this estimate takes each response from the model's columns, but {shown_ids(joined)} also go with "
+            "patients' random effects of another response (process=). Read 'loading' in the posterior, ask for "
+            "effects(), or fit the outcomes without process=."
+        )
     return group(tree, names.CONSTANT_DATA)
 
 

@@ -194,6 +194,8 @@ class ModelSpec:
     whose correlation is zero by assumption at every level: the intercepts of a mediator and an outcome that the
     mediator's unit means predict. `residual_by` names the column whose values have a residual SD each, or is
     ``"therapist"``; `therapist_in` names the 0/1 column of patients who have a therapist (partially nested designs).
+    `loadings` lists outcomes of patients with the patients' random terms that predict them; `pooled` the responses
+    whose coefficients are pooled, with 1 or, where lower is better, -1.
     `membership` says to whom a row belongs whose patient changes therapist.
     """
 
@@ -209,6 +211,8 @@ class ModelSpec:
     uncorrelated: tuple[tuple[str, str], ...] = ()
     residual_by: str | None = None
     therapist_in: str | None = None
+    loadings: tuple[tuple[str, str], ...] = ()
+    pooled: tuple[tuple[str, int], ...] = ()
     membership: Membership = "current"
 
     def __post_init__(self) -> None:
@@ -246,6 +250,8 @@ class ModelSpec:
             _refuse_residual_by(self)
         if self.membership != "current":
             _refuse_membership(self)
+
+        _refuse_joined(self)
 
     def _refuse_at_own_level(self, label: str, level: Level) -> None:
         for response in self.responses:
@@ -324,6 +330,20 @@ def _refuse_membership(spec: ModelSpec) -> None:
         )
 
 
+def _refuse_joined(spec: ModelSpec) -> None:
+    columns = {r.column: r for r in spec.responses}
+    for response, label in spec.loadings:
+        if response not in columns or columns[response].level != "patient" or label not in spec.random_labels:
+            raise SpecError(
+                f"loadings: {label!r} cannot predict {response!r}: expected a random term and an outcome of patients."
+            )
+    for response, sign in spec.pooled:
+        if response not in columns or sign not in (-1, 1):
+            raise SpecError(f"pooled: expected responses of the model with their signs, found {response!r}: {sign!r}.")
+    if (spec.loadings or spec.pooled) and spec.family != "gaussian":
+        raise SpecError(f"Pooled coefficients and slopes as predictors need family='gaussian', found {spec.family!r}.")
+
+
 def response_label(response: str, label: str) -> str:
     """``phq9~alliance.within``: a term label with its response."""
     return f"{response}~{label}"
@@ -359,6 +379,8 @@ def from_json(text: str) -> ModelSpec:
             uncorrelated=tuple((a, b) for a, b in values["uncorrelated"]),
             residual_by=values.get("residual_by"),
             therapist_in=values.get("therapist_in"),
+            loadings=tuple((a, b) for a, b in values.get("loadings", ())),
+            pooled=tuple((a, b) for a, b in values.get("pooled", ())),
             membership=values.get("membership", "current"),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:

@@ -126,6 +126,7 @@ _ALLOWED: dict[str, tuple[type, ...]] = {
     "corr_clinic": (LKJ,),
     "corr_residual": (LKJ,),
     "sigma": SCALE_PRIORS,
+    "loading": FIXED_PRIORS,
     "sd_log_sigma": SCALE_PRIORS,
     "phi": (SymmetricBeta,),
     "nu": (Gamma,),

@@ -196,4 +196,6 @@ def test_mediators_missing_at_random_are_recovered_where_deletion_is_biased() ->
     off = {name: (values.mean() - within["complete"].mean()) / spread["complete"] for name, values in within.items()}
     assert abs(off["mediator missing"]) < 0.75 < 1.5 < -off["sessions deleted"]
     assert spread["mediator missing"] > spread["complete"]
-    assert abs(slope["outcome missing"].mean() - slope["complete"].mean()) < 1.5 * slope["complete"].std()
+    # fewer data and a narrower range: the estimates differ by about the root of the difference of their variances
+    apart = np.sqrt(slope["outcome missing"].var() - slope["complete"].var())
+    assert abs(slope["outcome missing"].mean() - slope["complete"].mean()) < 2 * apart
