@@ -60,7 +60,7 @@ class LatentDesign:
     n_obs, n_imputed : the first rows are the design's, the next have a value to be imputed, the rest are given.
     y : (n,) values, a typical one where imputed.
     X : (n, n_terms) and Z : by level, (n, n_level_terms), zero in latent columns; code : by level, (n,).
-    response : (n,) index into the design's responses.
+    response : (n,) index into the design's responses; row : (n,) index into the sessions of the data.
     """
 
     n_obs: int
@@ -70,6 +70,7 @@ class LatentDesign:
     Z: Mapping[Level, Floats]
     code: Mapping[Level, Ints]
     response: Ints
+    row: Ints
     columns: tuple[LatentColumn, ...]
 
     @property
@@ -303,7 +304,7 @@ def latent_design(
     plain[:, latent] = 0.0
     masked: dict[Level, Floats] = {level: held * ~np.isin(terms, latent) for level, (terms, held) in Z.items()}
     n_obs, n_imputed = int((kind == OBSERVED).sum()), int((kind == IMPUTED).sum())
-    return LatentDesign(n_obs, n_imputed, y, plain, masked, code, response, tuple(found))
+    return LatentDesign(n_obs, n_imputed, y, plain, masked, code, response, row, tuple(found))
 
 
 def _column(

@@ -63,7 +63,7 @@ def _response(
         return pm.logp(pm.Normal.dist(0.0, sd), residual[: latent.n_obs + latent.n_imputed]).sum()
 
     def random(rows: Any, mean: Any, slopes: Any, sd: Any, *missing: Any, rng: Any = None, size: Any = None) -> Any:
-        return draw_latent(latent, mean, slopes, sd, rng)
+        return draw_latent(latent, mean, slopes, sd, rng)[0]
 
     pm.CustomDist(
         "y",
@@ -163,8 +163,11 @@ def _imputed(latent: LatentDesign) -> TensorVariable:
 
 def draw_latent(
     latent: LatentDesign, mean: NDArray, slopes: NDArray, sd: NDArray, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draw all responses anew, each row after those it refers to; values given before the first rows stay."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw all responses anew, each row after those it refers to; values given before the first rows stay.
+
+    Returns the values of the design's rows, and those of all rows.
+    """
     n = latent.n_obs + latent.n_imputed
     moving = [column for column in latent.columns if column.kind != "unit"]
     noise = sd * rng.standard_normal(n)
@@ -181,7 +184,8 @@ def draw_latent(
         total = np.zeros(len(mean))
         np.add.at(total, target[chosen], times[chosen] * np.where(whole, deviation[source], residual[source])[chosen])
         deviation[rows] = total[rows] + noise[rows]
-    return (mean + deviation)[: latent.n_obs]
+    drawn = mean + deviation
+    return drawn[: latent.n_obs], drawn
 
 
 def waves(n: int, n_drawn: int, target: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.int64]:
