@@ -11,6 +11,7 @@ from psymech.data.checks import check_collinear, check_column, check_data, check
 from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.membership import Members, session_shares
+from psymech.data.outcome_checks import check_categories, check_outcome
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
 from psymech.imputation import Imputation, imputation_note, make_imputation, missing_values, with_first_guess
@@ -457,4 +458,18 @@ def _check_design(design: Design, spec: ModelSpec) -> tuple[Finding, ...]:
             if members[j] and label not in singular and design.term_specs[j].role != "intercept"
         }
         found += check_collinear(columns)
+        found += check_outcome(design.responses[index], design.y[rows], design.family, _variables(design, index, rows))
+    if design.family == "ordinal":
+        found += check_categories(design.responses[0], design.categories)
     return tuple(found)
+
+
+def _variables(design: Design, index: int, rows: NDArray[np.bool_]) -> dict[str, Floats]:
+    """Values of the variables that predict a response in the same session, their parts put together again."""
+    found: dict[str, Floats] = {}
+    for j, term in enumerate(design.term_specs):
+        if design.term_response[j] == index and len(term.factors) == 1 and term.role not in ("intercept", "time"):
+            factor = term.factors[0]
+            if factor.lag == 0 and factor.basis is None:
+                found[factor.column] = found.get(factor.column, 0.0) + design.X[rows, j]
+    return found

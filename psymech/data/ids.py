@@ -24,6 +24,9 @@ SCIENTIFIC: Final = re.compile(r"\d\.\d+[eE]\+\d+", re.ASCII)
 TOTALS: Final = re.compile(
     r"(grand )?(sub)?(total|sum|mean|average|avg|count|n|gesamt|summe|mittelwert)s?:?", re.IGNORECASE
 )
+_CYRILLIC_GREEK: Final = "АВЕКМНОРСТУХаеорсухіјѕԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧο"
+_LATIN: Final = "ABEKMHOPCTYXaeopcyxijsdqwABEZHIKMNOPTYXo"
+LOOK_ALIKES: Final = str.maketrans(_CYRILLIC_GREEK, _LATIN)  # letters that are printed as Latin ones are
 JOINERS: Final = frozenset("\u200c\u200d")  # belong to the spelling of words in several scripts
 
 
@@ -161,7 +164,9 @@ def _tidy_notes(tidy: dict[str | None, str], role: str, name: str) -> list[Findi
 def _near_duplicates(labels: set[str], role: str, name: str) -> list[Finding]:
     by_case: defaultdict[str, list[str]] = defaultdict(list)
     by_number: defaultdict[str, list[str]] = defaultdict(list)
+    by_looks: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted(labels):
+        by_looks[unicodedata.normalize("NFKC", label).translate(LOOK_ALIKES)].append(label)
         by_case[" ".join(label.casefold().split())].append(label)
         number = label.removesuffix(".0")
         if number.isascii() and number.isdigit():
@@ -169,6 +174,7 @@ def _near_duplicates(labels: set[str], role: str, name: str) -> list[Finding]:
     found: list[Finding] = []
     for severity, code, groups, what in (
         ("warning", "ids-differ-by-case", by_case, "differ only in upper and lower case or in spaces"),
+        ("warning", "ids-look-alike", by_looks, "look alike but are written with letters of different alphabets"),
         ("note", "ids-differ-by-zeros", by_number, "differ only in leading zeros or a trailing .0"),
     ):
         alike = [group for group in groups.values() if len(group) > 1]

@@ -17,7 +17,9 @@ INFINITE: Final = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 DATE: Final = re.compile(r"\d{4}-\d\d?-\d\d?([ T][\d:.Z+-]+)?|\d\d?[./]\d\d?[./](\d\d){1,2}", re.ASCII)
 YES_NO: Final = frozenset({"yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non", "si", "x"})
+THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(,\d{3})+", re.ASCII)
 MAX_CELLS_SHOWN: Final = 3
+LARGEST: Final = 1e100  # squares and sums of larger values overflow
 
 
 def parse_cell(cell: str | None) -> float | None:
@@ -75,6 +77,11 @@ def not_numeric_message(name: str, cells: list[str], places: str, n_bad: int, n_
     shown = ", ".join(f"'{shown_id(cell)}'" for cell in distinct[:MAX_CELLS_SHOWN])
     found = f"{n_bad} of {n_all} cells {'is' if n_bad == 1 else 'are'} text: {shown} at {places}."
     message = f"Column {name} must hold numbers (numeric cells), but {found}"
+    if all(THOUSANDS.fullmatch(cell) for cell in distinct):
+        return (
+            f"{message} The commas may separate thousands or be decimal commas: write {distinct[0].replace(',', '')} "
+            f"or {distinct[0].replace(',', '.', 1)}, as it is meant."
+        )
     if all(DECIMAL_COMMA.fullmatch(cell) for cell in distinct):
         return (
             f"{message} This looks like a decimal comma: write a decimal point, as in {distinct[0].replace(',', '.')}."
@@ -87,8 +94,8 @@ def not_numeric_message(name: str, cells: list[str], places: str, n_bad: int, n_
 
 
 def refuse_infinite(values: np.ndarray, column: Column, table: Table, patients: np.ndarray | None) -> None:
-    """Raise DataError where a value is infinite, showing the cell, its row and its patient."""
-    rows = np.flatnonzero(np.isinf(values))
+    """Raise DataError where a value is infinite or beyond 1e100, showing the cell, its row and its patient."""
+    rows = np.flatnonzero(np.abs(values) > LARGEST)
     if rows.size:
         cells = ", ".join(dict.fromkeys(f"'{column.shown(int(row))}'" for row in rows[:MAX_CELLS_SHOWN]))
         whose = "" if patients is None else f", patient {shown_id(patients[rows[0]])}"

@@ -217,12 +217,12 @@ class SessionData:
 
     def _absent(self, name: str) -> str:
         message = absent_message(name, self.column_names)
-        dropped = any(note.code == "column-identifying" and note.column == name for note in self.notes)
-        return (
-            f"{message} It was dropped because it looks like a direct identifier; rename it if not."
-            if dropped
-            else message
-        )
+        codes = {note.code for note in self.notes if note.column == name}
+        if "column-identifying" in codes:
+            return f"{message} It was dropped because it looks like a direct identifier; rename it if not."
+        if "column-not-scalar" in codes:
+            return f"{message} It was left out because it holds lists, records or bytes: give one number a cell."
+        return message
 
     def _not_numeric(self, name: str, cells: np.ndarray, home: Literal["session"] | Level) -> str:
         bad = np.array([row for row, cell in enumerate(cells) if cell is not None and parse_cell(str(cell)) is None])
