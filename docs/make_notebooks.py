@@ -35,6 +35,8 @@ def as_notebook(script: Path) -> nbformat.NotebookNode:
     notebook = jupytext.reads(script.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.metadata = nbformat.from_dict({"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     notebook.metadata["language_info"] = {"name": "python"}
+    if notebook.cells[0].source.startswith('"""'):  # the module's docstring; the title says the same
+        del notebook.cells[0]
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same at every conversion
         cell["metadata"] = {}

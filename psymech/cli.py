@@ -21,42 +21,23 @@ EXIT_INTERRUPTED: Final = 130  # Ctrl-C, as shells count it
 EXIT_CHECKS: Final = 3  # the fit is there, but its draws did not pass the checks
 ATTR_INPUT: Final = "psymech_input_sha256"  # of configuration and tables, so that a finished fit is not made twice
 
-EXAMPLE: Final = """\
-[data]
-file = "sessions.csv"          # one row a session; also .tsv .parquet .sav
-patient = "patient"            # columns that play a role
-therapist = "therapist"        # therapist = "none": there are no therapists
-session = "session"
-# patients = "patients.csv"    # one row a patient: severity, pre and post scores
-
-[model]
-kind = "process"               # growth, process, mediation or outcomes: the keywords are those of psymech.process, ...
-outcome = "phq9"
-techniques = ["exposure"]
-common_factors = ["alliance"]
-slopes = { patient = ["alliance"], therapist = ["alliance"] }
-
-# [priors]
-# "sd_therapist[Intercept]" = { family = "HalfNormal", sd = 2.0 }
-
-[sampling]
-draws = 1000
-seed = 1
-
-[output]
-fit = "fit.nc"                 # or fit.zarr
-report = "report.html"
-lower_is_better = true         # phq9 is a symptom score: the highest rank belongs to the lowest value
-"""
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="""Bayesian three-level models (sessions in patients in therapists) for psychotherapy process research.
 
-    Begin with: psymech demo. Then: psymech check sessions.csv, psymech fit --example > fit.toml, psymech fit fit.toml,
-    psymech report fit.nc.
+    Begin with these, one after the other:
+
+    - psymech demo: what comes out, on a simulated study
+
+    - psymech check sessions.csv: can your table be used?
+
+    - psymech fit --example > fit.toml: a configuration to edit; other questions with --kind
+
+    - psymech fit fit.toml: fit, check, save, report
+
+    Each command has an example under its --help.
 
     Exit status: 0 done, 1 an error (of the table, the configuration, a file), 2 a wrong option, 3 the fit is there
     but its draws did not pass the checks, 130 interrupted by Ctrl-C.""",
@@ -87,6 +68,13 @@ def _errors(as_json: bool) -> Iterator[None]:
             typer.echo(json.dumps({"ok": False, "error": type(problem).__name__, "message": str(problem)}))
         else:
             typer.echo(f"psymech: {problem}", err=True)
+        raise typer.Exit(EXIT_FAILED) from problem
+    except OSError as problem:  # a folder that cannot be made, a disk that is full
+        text = f"{problem.strerror or problem}: {problem.filename or 'file'}"
+        if as_json:
+            typer.echo(json.dumps({"ok": False, "error": type(problem).__name__, "message": text}))
+        else:
+            typer.echo(f"psymech: {text}", err=True)
         raise typer.Exit(EXIT_FAILED) from problem
     except KeyboardInterrupt as stop:
         if as_json:
@@ -147,6 +135,9 @@ def fit(
         Path | None, typer.Argument(help="TOML file with the sections data, model, sampling, output.")
     ] = None,
     example: Annotated[bool, typer.Option("--example", help="Print a configuration to start from, and stop.")] = False,
+    kind: Annotated[
+        str, typer.Option(help="Of --example: growth, process, mediation or outcomes.", show_default=True)
+    ] = "process",
     draws: Annotated[int | None, typer.Option(help="Draws a chain, in place of the file's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the file's.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Fit even where the same fit is there already.")] = False,
@@ -165,7 +156,10 @@ def fit(
     Example: psymech fit --example > fit.toml; psymech fit fit.toml
     """
     if example:
-        typer.echo(EXAMPLE, nl=False)
+        from psymech.config import example_config
+
+        with _errors(as_json):
+            typer.echo(example_config(kind), nl=False)
         return
     if config is None:
         raise typer.BadParameter("name a configuration file, or see one with --example.", param_hint="CONFIG")
@@ -327,6 +321,8 @@ def report(
         from psymech.reporting.html import report as write
 
         target = output or file.with_suffix(".html")
+        if not as_json and sys.stderr.isatty():
+            typer.echo("Checking the fit and drawing its figures ...", err=True)
         write(
             load(file),
             target,

@@ -39,6 +39,68 @@ SAMPLING: Final[Mapping[str, type | tuple[type, ...]]] = {
 }
 OUTPUT: Final = ("fit", "report", "tables")
 LOWER: Final = "lower_is_better"
+_EXAMPLE: Final = """\
+[data]
+file = "sessions.csv"          # one row a session; also .tsv .parquet .sav
+patient = "patient"            # columns that play a role
+therapist = "therapist"        # therapist = "none": there are no therapists
+session = "session"
+{patients}    # one row a patient: severity, pre and post scores
+
+[model]
+kind = "{kind}"{pad}# growth, process, mediation or outcomes: the keywords are those of psymech.{kind}
+{model}
+# [priors]
+# "sd_therapist[Intercept]" = {{ family = "HalfNormal", sd = 2.0 }}
+
+[sampling]
+draws = 1000
+seed = 1
+
+[output]
+fit = "fit.nc"                 # or fit.zarr
+report = "report.html"
+lower_is_better = {lower}
+"""
+_SYMPTOMS: Final = "true         # phq9 is a symptom score: the highest rank belongs to the lowest value"
+_EXAMPLES: Final[Mapping[str, tuple[str, str]]] = {
+    "growth": (
+        """\
+outcome = "phq9"               # how does it change, and how differently?
+shape = "log"                  # linear, log, quadratic, piecewise, spline
+random = { patient = ["time"], therapist = ["time"] }
+""",
+        _SYMPTOMS,
+    ),
+    "process": (
+        """\
+outcome = "phq9"
+techniques = ["exposure"]      # what was done in the session
+common_factors = ["alliance"]  # how the session was
+lag = 1                        # ratings of the session before
+slopes = { patient = ["alliance"], therapist = ["alliance"] }
+""",
+        _SYMPTOMS,
+    ),
+    "mediation": (
+        """\
+outcome = "phq9"
+treatment = "exposure"         # does it work through the mediator?
+mediators = ["alliance"]
+lag = 1                        # exposure and alliance of one session, symptoms of the next
+random = { patient = ["a", "b"], therapist = ["a", "b"] }
+""",
+        _SYMPTOMS,
+    ),
+    "outcomes": (
+        """\
+outcomes = ["coping", "quality_of_life"]  # coping_pre and coping_post, ... in the patients' table
+techniques = ["exposure"]
+common_factors = ["alliance"]
+""",
+        "false        # more coping and more quality of life are better",
+    ),
+}
 NONE: Final = "none"  # TOML has no null: therapist = "none" says that there are no therapists
 
 
@@ -57,6 +119,30 @@ class Config:
     def data(self) -> SessionData:
         """Read the table and the tables of units."""
         return SessionData.from_frame(self.table, **self.reading)
+
+
+def example_config(kind: str = "process") -> str:
+    """Return the text of a configuration to start from.
+
+    Parameters
+    ----------
+    kind
+        ``"growth"``, ``"process"``, ``"mediation"`` or ``"outcomes"``.
+
+    Returns
+    -------
+    str
+        TOML, with a comment at each line that needs one.
+
+    Raises
+    ------
+    SpecError
+        Another kind; near names are suggested.
+    """
+    _known((kind,), MODELS, "kind of model")
+    model, lower = _EXAMPLES[kind]
+    patients = f'{"" if kind == "outcomes" else "# "}patients = "patients.csv"'
+    return _EXAMPLE.format(kind=kind, pad=" " * (22 - len(kind)), patients=patients, model=model, lower=lower)
 
 
 def read_config(path: str | Path) -> Config:

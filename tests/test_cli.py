@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import psymech as psm
-from psymech.cli import EXAMPLE, app
-from psymech.config import read_config
+from psymech.cli import app
+from psymech.config import MODELS, example_config, read_config
 from psymech.errors import SpecError
 from tests.posterior.fitted_trees import make_tree
 
@@ -69,11 +69,34 @@ def test_check_refuses_with_status_one(table: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
-    assert RUN.invoke(app, ["fit", "--example"]).output == EXAMPLE
-    read = read_config(config(tmp_path, re.sub(r"(?m)^# ", "", EXAMPLE)))
+    example = RUN.invoke(app, ["fit", "--example"]).output
+    assert example == example_config("process")
+    read = read_config(config(tmp_path, re.sub(r"(?m)^# ", "", example)))
     assert read.spec.outcome == "phq9" and read.sampling == {"draws": 1000, "seed": 1}
     assert read.output["fit"] == tmp_path.resolve() / "fit.nc" and read.lower_is_better
     assert read.spec.priors == (("sd_therapist[Intercept]", psm.HalfNormal(2.0)),)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_example_of_each_kind_fits_the_shipped_study(kind: str, tmp_path: Path) -> None:
+    study = psm.load_example("process_study")
+    study.sessions.to_csv(tmp_path / "sessions.csv", index=False)
+    study.units["patient"].assign(patient=study.ids["patient"]).to_csv(tmp_path / "patients.csv", index=False)
+    path = config(tmp_path, RUN.invoke(app, ["fit", "--example", "--kind", kind]).output)
+    read = read_config(path)
+    assert read.lower_is_better is (kind != "outcomes")
+    done = RUN.invoke(app, ["check", str(tmp_path / "sessions.csv"), "--config", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+
+
+def test_an_unknown_kind_and_a_folder_that_cannot_be_made_are_told_in_words(tmp_path: Path) -> None:
+    done = RUN.invoke(app, ["fit", "--example", "--kind", "outcome"])
+    assert done.exit_code == 1 and "Did you mean 'outcomes'" in done.stderr
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    done = RUN.invoke(app, ["demo", "--folder", str(tmp_path / "file" / "x"), "--json"])
+    assert done.exit_code == 1 and json.loads(done.output)["ok"] is False
+    done = RUN.invoke(app, ["chekc"])
+    assert done.exit_code == 2 and "Did you mean 'check'" in done.output
 
 
 MINIMAL = '[data]\nfile = "s.csv"\n[model]\nkind = "growth"\noutcome = "phq9"\n'

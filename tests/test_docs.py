@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_names_and_links_exist(page: Path):
     local = [(page.parent / link if link else page, anchor) for link, _, anchor in links if "://" not in link]
     assert [str(path) for path, _ in local if not path.exists()] == []
     assert [(path.name, anchor) for path, anchor in local if anchor and anchor not in anchors(path)] == []
+
+
+def test_the_commands_of_the_readme_exist():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    commands = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands == ["demo", "test"]
+    for command in commands:
+        done = subprocess.run(["make", "-n", command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        scripts = re.findall(r"\S+/\S+\.py\b", done.stdout)
+        assert all((ROOT / script).is_file() for script in scripts if not script.startswith(("/", "."))), scripts
 
 
 def test_the_index_leads_to_every_page_and_example():
