@@ -129,6 +129,11 @@ _HOME = {
     "score_scale": "data.scoring",
     "scale_reliability": "data.scoring",
     "early_response": "data.early_response",
+    "calibrate": "calibration.run",
+    "calibration_failures": "calibration.run",
+    "check_calibration": "calibration.checks",
+    "CalibrationReport": "calibration.checks",
+    "coverage": "calibration.coverage",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
