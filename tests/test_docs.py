@@ -1,6 +1,7 @@
 """The pages' examples run and print what the pages say; names, links and headings that pages refer to exist."""
 
 import importlib
+import inspect
 import re
 import shutil
 import subprocess
@@ -126,6 +127,11 @@ def test_every_example_has_a_title_and_ends_in_words():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_public_name_has_its_topic_in_the_reference(maker: ModuleType):
     assert {name: home for name, home in psm._HOME.items() if maker.topic_of(home) == "Other"} == {}
+
+
+def test_every_public_function_shows_an_example():
+    functions = {name: value for name in psm.__all__ if inspect.isfunction(value := getattr(psm, name))}
+    assert [name for name, value in functions.items() if ">>> " not in (inspect.getdoc(value) or "")] == []
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -62,6 +62,12 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
         ``n_therapists`` (clinics), ``n_patients`` (therapists, clinics), ``n_sessions``. With multiple membership
         these count patients and sessions in which the unit has a share, and ``caseload`` is the sum over patients of
         the unit's share of the patient's latest row: one patient shared by two therapists counts as one in all.
+
+    Examples
+    --------
+    >>> import psymech as psm
+    >>> psm.caseload(tree).loc["T01"].to_dict()
+    {'n_patients': 4, 'n_sessions': 62}
     """
     if level not in CHILDREN:
         raise SpecError(f"level: expected one of {', '.join(CHILDREN)}, found {level!r}.")
