@@ -1,11 +1,13 @@
 """Explained variance: the parts of Rights and Sterba."""
 
+from typing import cast
+
 import numpy as np
 import xarray as xr
 
 from psymech import names
 from psymech.errors import SpecError
-from psymech.names import CHAIN, DRAW, LEVELS, SAMPLE_DIMS, TERM
+from psymech.names import CHAIN, DRAW, LEVELS, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
 from psymech.posterior.variance import RESIDUAL, residual_variance
 
@@ -38,7 +40,8 @@ def r2(tree: xr.DataTree, *, response: str | None = None) -> xr.Dataset:
     Notes
     -----
     ``within`` and ``between`` are clean partitions where predictors with random slopes are centred within
-    patients, as in decomposed models; random slopes of other columns are counted as within.
+    patients, as in decomposed models; random slopes of other columns are counted as within. A response with one value a
+    patient has no part within patients: ``within`` is NaN, and its residual lies between patients.
 
     References
     ----------
@@ -53,9 +56,12 @@ def r2(tree: xr.DataTree, *, response: str | None = None) -> xr.Dataset:
     """
     chosen = read.one_response(tree, response)
     rows = read.rows_of_response(tree, chosen)
-    parts = {f"fixed.{part}": values for part, values in _fixed_parts(tree, rows).items()}
+    own = read.level_of_response(tree, chosen)
+    parts = {f"fixed.{part}": values for part, values in _fixed_parts(tree, rows, own).items()}
     for level in read.levels_of(tree):
         z = read.design_rows(tree, level, rows)
+        if not z.any():
+            continue
         omega = read.covariance(tree, level)
         mean = z.mean(axis=0)
         spread = (z - mean).T @ (z - mean) / len(z)
@@ -64,7 +70,8 @@ def r2(tree: xr.DataTree, *, response: str | None = None) -> xr.Dataset:
     parts[RESIDUAL], scale = residual_variance(tree, chosen)
     sources = list(parts)
     variance = np.stack(list(parts.values()), axis=-1)
-    is_within = np.array([s in ("fixed.within", RESIDUAL) or s.startswith("slopes.") for s in sources])
+    lowest = own == "session"
+    is_within = np.array([lowest and (s in ("fixed.within", RESIDUAL) or s.startswith("slopes.")) for s in sources])
     draws = read.posterior(tree)
     coords = {CHAIN: draws[CHAIN].values, DRAW: draws[DRAW].values, "source": sources}
     dims = (*SAMPLE_DIMS, "source")
@@ -84,18 +91,19 @@ def _share(variance: np.ndarray, part: np.ndarray) -> np.ndarray:
     return share
 
 
-def _fixed_parts(tree: xr.DataTree, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _fixed_parts(tree: xr.DataTree, rows: np.ndarray, own: str) -> dict[str, np.ndarray]:
     """Return the variance of the fixed part within patients and at each level the data name, shape (chain, draw)
-    each.
+    each; of a response with one value a unit of the level `own`, at that level and those above.
     """
     data = read.constants(tree)
     x = data[names.DESIGN_X].transpose(names.OBS, TERM).values[rows].astype(float)
     beta = read.posterior(tree)[names.BETA].transpose(*SAMPLE_DIMS, TERM).values
-    levels = [level for level in LEVELS if names.group_of_obs(level) in data]
-    if not levels:
+    above = LEVELS if own == "session" else LEVELS[LEVELS.index(cast(Level, own)) + 1 :]
+    levels = [level for level in above if names.group_of_obs(level) in data]
+    if not levels and own == "session":
         raise SpecError("the tree's constant_data names no grouping level, so the fixed part cannot be split.")
     parts: dict[str, np.ndarray] = {}
-    below, name = x, "within"
+    below, name = x, "within" if own == "session" else own
     for level in levels:
         means = _unit_means(below, read.unit_of_obs(tree, level)[rows])
         parts[name] = _quadratic(beta, below - means)

@@ -139,6 +139,12 @@ def family_of(tree: xr.DataTree, response: str | None = None) -> str:
     return next(str(r["family"]) for r in rows if str(r["column"]) == chosen)
 
 
+def level_of_response(tree: xr.DataTree, response: str) -> str:
+    """Return where a response has one value a unit: ``"session"``, ``"patient"``, ``"therapist"`` or ``"clinic"``."""
+    rows = json_attr(tree, names.ATTR_SPEC)["responses"]
+    return next(str(r.get("level", "session")) for r in rows if str(r["column"]) == response)
+
+
 def terms_of(tree: xr.DataTree) -> tuple[TermInfo, ...]:
     """Return what is known about each fixed-effect column, in design order."""
     known = responses_of(tree)

@@ -67,6 +67,9 @@ def variance_partition(
     AR(1) residuals, the variance of their mean); ``sessions=1``, one score at the end, is the denominator of a
     two-level model of single scores. The therapist's share per patient is larger than the share per session.
 
+    A response with one value a patient (or therapist) has one denominator whatever `per` says: its residual holds all
+    that differs between patients of one therapist.
+
     With multiple membership the therapists' variance of a row with weights w is :math:`\sum_k w_k^2 \sigma_v^2`,
     averaged over the rows: less than that of a patient who stays with one therapist.
 
@@ -127,23 +130,27 @@ def variance_partition(
     if scale == "response" and read.family_of(tree, chosen) not in read.IDENTITY_LINK:
         return _on_response_scale(tree, chosen, at=at, per=per, sessions=sessions)
     rows = read.rows_of_response(tree, chosen)
-    levels = read.levels_of(tree)
+    own = read.level_of_response(tree, chosen)
+    if own != "session" and sessions not in (None, 1):
+        raise SpecError(f"sessions: {chosen!r} has one value a {own}, it is no mean of sessions. Leave sessions out.")
+    levels = tuple(level for level in read.levels_of(tree) if read.design_rows(tree, level, rows).any())
     points = _points(tree, at)
     moments = {level: _moments(tree, level, rows, points) for level in levels}
     parts = {level: np.einsum("cdij,pij->cdp", read.covariance(tree, level), moments[level]) for level in levels}
     residual, named_scale = residual_variance(tree, chosen)
     denominator = " + ".join([*levels[::-1]])
     n_points = next(iter(points.values())).size if points else 1
-    if per == "session" or sessions is not None:
+    if per == "session" or sessions is not None or own != "session":
         factor = 1.0 if sessions is None else _mean_factor(tree, chosen, sessions)
-        own = variance_at(tree, chosen, points)
-        own = np.repeat(residual[..., None], n_points, axis=-1) if own is None else own
-        parts[RESIDUAL] = own * np.asarray(factor)[..., None]
+        by_point = variance_at(tree, chosen, points)
+        by_point = np.repeat(residual[..., None], n_points, axis=-1) if by_point is None else by_point
+        parts[RESIDUAL] = by_point * np.asarray(factor)[..., None]
         denominator += " + residual" + ("" if sessions is None else f" of the mean of {sessions:g} sessions")
+    unit = per if own == "session" else own
     return _dataset(tree, parts, points, at).assign_attrs(
-        per=per,
+        per=unit,
         response=chosen,
-        denominator=f"{denominator} variance, of one outcome per {per}",
+        denominator=f"{denominator} variance, of one outcome per {unit}",
         scale=named_scale,
         averaged_over="the observed rows" + (f", {', '.join(points)} replaced" if points else ""),
     )
