@@ -10,7 +10,7 @@ from pytensor.tensor.variable import TensorVariable
 from psymech import names
 from psymech.design import Design, LevelDesign
 from psymech.errors import SpecError
-from psymech.graph.membership import row_effects
+from psymech.graph.predictor import linear_predictor
 from psymech.graph.residuals import ar1_response
 from psymech.graph.variables import covariance_factor, matmul, register_covariance, signed_scales, standard_vector
 from psymech.priors import ChosenPriors, uncentring
@@ -72,12 +72,9 @@ def _informing_units(design: Design, level: LevelDesign) -> np.ndarray:
 def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:
     """Return the model with every effect as a variable; see :func:`psymech.build_model`."""
     with pm.Model(coords=coordinates(design)) as model:
-        X = pm.Data(names.DESIGN_X, design.X, dims=(names.OBS, names.TERM))
         beta = fixed_effects(design, priors)
-        eta = matmul(X, beta) if design.terms else pt.zeros(design.n_obs)
-        for level in design.levels:
-            eta = eta + _random_part(design, level, priors)
-        _likelihood(design, priors, eta)
+        effects = [level_effects(level, priors, design) for level in design.levels]
+        _likelihood(design, priors, linear_predictor(design, beta, effects))
     return model
 
 
@@ -85,12 +82,6 @@ def fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
     """Register beta and return it."""
     free = standard_vector("fixed", priors.beta) if design.terms else pt.zeros(0)
     return pm.Deterministic(names.BETA, matmul(pt.constant(uncentring(design, priors)), free), dims=(names.TERM,))
-
-
-def _random_part(design: Design, level: LevelDesign, priors: ChosenPriors) -> TensorVariable:
-    u = level_effects(level, priors, design)
-    Z = pm.Data(names.design_z(level.level), level.Z, dims=(names.OBS, names.term_dim(level.level)))
-    return pt.sum(Z * row_effects(u, level), axis=1)
 
 
 def level_effects(level: LevelDesign, priors: ChosenPriors, design: Design) -> TensorVariable:
