@@ -9,7 +9,7 @@ import xarray as xr
 
 from psymech.names import AUX, CHAIN, DRAW, SAMPLE_DIMS
 
-EXAMINED: Final = 100  # entries examined in full by each of the two screens; a variable with twice as many is screened
+EXAMINED: Final = 60  # entries examined in full by each of the two screens; a variable with twice as many is screened
 CHUNK: Final = 500  # entries held in memory at a time while screening
 
 

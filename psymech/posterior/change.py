@@ -91,8 +91,7 @@ def true_change(
     first, last = _ends(patients, time, present)
     at_start = time[first] if start is None else np.full(present.size, float(start))
     at_end = time[last] if end is None else np.full(present.size, float(end))
-    before = _score(tree, chosen, rows, patients, present, at_start, rows[first])
-    after = _score(tree, chosen, rows, patients, present, at_end, rows[last])
+    before, after = _scores(tree, chosen, rows, patients, present, (at_start, at_end), (rows[first], rows[last]))
     change = after - before
     gain = -change if lower_is_better else change
     draws = read.posterior(tree)
@@ -144,34 +143,40 @@ def _ends(patients: np.ndarray, time: np.ndarray, present: np.ndarray) -> tuple[
     )
 
 
-def _score(
+def _scores(
     tree: xr.DataTree,
     response: str,
     rows: np.ndarray,
     patients: np.ndarray,
     present: np.ndarray,
-    time: np.ndarray,
-    unit_rows: np.ndarray,
-) -> np.ndarray:
-    """Return the true score of each patient at a time of its own, shape (samples, patients).
+    times: tuple[np.ndarray, ...],
+    unit_rows: tuple[np.ndarray, ...],
+) -> list[np.ndarray]:
+    """Return the true score of each patient at each of some times of its own, shape (samples, patients) each.
 
-    `unit_rows` are the rows from which the patient's therapists (and clinics) and their weights are taken.
+    `unit_rows` are the rows from which the patient's therapist (and clinic) at that time is taken.
     """
     draws = read.posterior(tree)
-    columns = columns_at_times(tree, response, rows, patients, present, time)
+    columns = [columns_at_times(tree, response, rows, patients, present, time) for time in times]
     known = read.labels_of(draws, TERM)
     beta = draws[names.BETA].transpose(*SAMPLE_DIMS, TERM).values.reshape(-1, len(known))
-    score = beta[:, [known.index(label) for label in columns]] @ np.stack(list(columns.values()))
+    take = beta[:, [known.index(label) for label in columns[0]]]
+    scores = [take @ np.stack(list(each.values())) for each in columns]
     for level in read.levels_of(tree):
         dim = names.term_dim(level)
         u = draws[names.effect(level)].transpose(*SAMPLE_DIMS, level, dim).values
         u = u.reshape(-1, *u.shape[2:])
-        units, weights = (each[unit_rows] for each in read.shares_of_obs(tree, level))
+        units = [read.unit_of_obs(tree, level)[each] for each in unit_rows]
         for position, label in enumerate(read.labels_of(draws, dim)):
-            if label in columns or label in (INTERCEPT, response_label(response, INTERCEPT)):
-                effects = np.einsum("snm,nm->sn", u[:, :, position][:, units], weights)
-                score += effects * columns.get(label, 1.0)
-    return score
+            is_intercept = label in (INTERCEPT, response_label(response, INTERCEPT))
+            if label not in columns[0] and not is_intercept:
+                continue
+            effects, seen = np.empty(0), None
+            for score, each, unit in zip(scores, columns, units, strict=True):
+                if seen is None or not np.array_equal(seen, unit):
+                    effects, seen = u[:, unit, position], unit
+                score += effects if is_intercept else effects * each[label]
+    return scores
 
 
 def columns_at_times(

@@ -44,8 +44,14 @@ def lag_one(residuals: Floats, rows: Rows) -> Floats:
 
 def kurtosis(residuals: Floats) -> Floats:
     """Fourth moment over squared second moment: 3 for normal residuals, more with heavy tails."""
-    second = (residuals**2).mean(axis=1)
-    return np.divide((residuals**4).mean(axis=1), second**2, out=np.zeros(len(second)), where=second > 0)
+    squares = residuals**2
+    second = squares.mean(axis=1)
+    return np.divide(
+        np.einsum("sn,sn->s", squares, squares) / squares.shape[1],
+        second**2,
+        out=np.zeros(len(second)),
+        where=second > 0,
+    )
 
 
 def spread_over_patients(residuals: Floats, rows: Rows) -> Floats:
