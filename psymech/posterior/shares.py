@@ -101,8 +101,8 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
     Raises
     ------
     SpecError
-        Patients crossed with therapists, whose levels do not divide the variance; an unknown source in `first`; a model
-        without columns.
+        Patients crossed with therapists or partly without one, whose levels do not divide the variance; an unknown
+        source in `first`; a model without columns.
 
     Notes
     -----
@@ -139,6 +139,11 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
         raise SpecError(
             "ingredient_shares() divides the variance by level, which needs patients nested in therapists; here they "
             "are crossed."
+        )
+    if read.partially_nested(tree, "therapist"):
+        raise SpecError(
+            "ingredient_shares() divides the variance by level, but some patients have no therapist (therapist_in=). "
+            "Fit the patients who have one without therapist_in= for shares among them."
         )
     unknown = [name for name in first if name not in SOURCES]
     if unknown:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from psymech.data.membership import session_shares
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, Level
@@ -35,7 +36,7 @@ def draw_outcome(
         slope += parameters.beta[parameters.terms.index(carry_over)]
     by_label = dict(zip(parameters.terms, X.T, strict=True)) | {INTERCEPT: np.ones(data.n_sessions)}
     for level in parameters.levels:
-        own = effects[level.level][data.codes[level.level]]
+        own = row_effects(spec, effects[level.level], level.level, data)
         eta = eta + sum(by_label[term] * own[:, j] for j, term in enumerate(level.terms))
         if carry_over in level.terms:
             slope = slope + own[:, level.terms.index(carry_over)]
@@ -49,6 +50,15 @@ def draw_outcome(
             "SDs in truth."
         )
     return _carried_over(spec, parameters, eta, slope, noise, data)
+
+
+def row_effects(spec: ModelSpec, effects: Floats, level: Level, data: SessionData) -> Floats:
+    """Effects (n_sessions, n_terms) on each session: its unit's, or those of the patient's units so far, weighted."""
+    if spec.membership == "current" or level == "patient":
+        return effects[data.codes[level]]
+    rows = np.arange(data.n_sessions)
+    members = session_shares(data, level, rows, shared=np.ones(rows.size, dtype=bool))
+    return np.einsum("nm,nmk->nk", members.weight, effects[members.code])
 
 
 def _carried_over(

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from psymech.columns import column_source, evaluate_factor
+from psymech.data.nesting import PatientIds
 from psymech.data.sessions import SessionData
 from psymech.design import make_design
 from psymech.errors import SpecError
@@ -148,6 +149,8 @@ def simulate(
 def _refuse(spec: ModelSpec, sizes: Sizes) -> None:
     if len(spec.responses) != 1:
         raise SpecError("simulate() draws one outcome; this model has several.")
+    if sizes.switching:
+        _refuse_switching(spec, sizes)
     if spec.residual_by is not None:
         raise SpecError(f"simulate() draws residuals of one SD, found residual_by={spec.residual_by!r}.")
     for block in spec.random:
@@ -167,11 +170,23 @@ def _refuse(spec: ModelSpec, sizes: Sizes) -> None:
             )
 
 
+def _refuse_switching(spec: ModelSpec, sizes: Sizes) -> None:
+    """What goes on from session to session is drawn along rows, which a change of therapist takes apart."""
+    carried = any(term.role == "autoregressive" for term in spec.responses[0].terms)
+    if spec.residual == "ar1" or carried or sizes.missing:
+        what = "residual='ar1'" if spec.residual == "ar1" else "autoregressive=True" if carried else "Sizes.missing"
+        raise SpecError(f"simulate() does not draw {what} together with Sizes.switching. Leave one of them out.")
+
+
 def _as_data(frame: pd.DataFrame, patients: pd.DataFrame | None, therapists: pd.DataFrame | None) -> SessionData:
     ids: dict[str, Any] = {level: level if level in frame.columns else None for level in ("therapist", "clinic")}
     columns = [*frame.columns, *(c for t in (patients, therapists) if t is not None for c in t.columns)]
     unbounded = {name: None for name in columns if name not in RESERVED}  # normal values know no questionnaire's range
-    return SessionData.from_frame(frame, patients=patients, therapists=therapists, ranges=unbounded, **ids)
+    changed = "therapist" in frame.columns and frame.groupby("patient")["therapist"].nunique().max() > 1
+    kind: PatientIds = "crossed" if changed else "unique"
+    return SessionData.from_frame(
+        frame, patients=patients, therapists=therapists, ranges=unbounded, patient_ids=kind, **ids
+    )
 
 
 def _with_predictors(

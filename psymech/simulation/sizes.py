@@ -26,6 +26,8 @@ class Sizes:
     dropout : probability, at each session after the third, that a patient does not come again.
     missing : share of outcomes that are missing, likelier where the patient's outcome before was high (MAR).
     clinics : number of clinics, over which therapists are spread as evenly as can be, or None.
+    switching : probability that a patient with two sessions or more changes therapist once, at a session drawn evenly
+        from the second on; patients are then crossed with therapists.
 
     Examples
     --------
@@ -42,6 +44,7 @@ class Sizes:
     dropout: float = 0.0
     missing: float = 0.0
     clinics: int | None = None
+    switching: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("therapists", "clinics"):
@@ -53,7 +56,7 @@ class Sizes:
                 raise SpecError(f"Sizes.{name}: expected 1 or more, found {getattr(self, name)!r}.")
             if not 0 <= spread < getattr(self, name):
                 raise SpecError(f"Sizes.{name}_spread: expected 0 up to {getattr(self, name) - 1}, found {spread!r}.")
-        for name in ("gaps", "dropout", "missing"):
+        for name in ("gaps", "dropout", "missing", "switching"):
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError(f"Sizes.{name}: expected a probability below 1, found {getattr(self, name)!r}.")
         if self.therapists is None and self.clinics is not None:
@@ -62,6 +65,8 @@ class Sizes:
             raise SpecError(
                 f"Sizes.clinics: expected at most {self.therapists}, one a therapist, found {self.clinics}."
             )
+        if self.switching and (self.therapists or 0) < 2:
+            raise SpecError(f"Sizes.switching: needs two therapists or more, found therapists={self.therapists!r}.")
 
 
 def numbered(letter: str, count: int) -> NDArray[np.str_]:
@@ -91,13 +96,32 @@ def schedule(sizes: Sizes, rng: np.random.Generator) -> pd.DataFrame:
     keep = ~gone & ~gap
 
     patient, session = patient[keep], session[keep]
+    holder = therapist[patient]
+    if sizes.switching:
+        holder = _switched(holder, patient, sizes, rng)
+        order = np.lexsort((session, patient, holder))
+        patient, session, holder = patient[order], session[order], holder[order]
     columns: dict[str, object] = {}
     if sizes.therapists is not None:
         labels = numbered("T", groups)
         if sizes.clinics is not None:
             clinic = np.arange(groups) * sizes.clinics // groups
-            columns["clinic"] = numbered("C", sizes.clinics)[clinic[therapist[patient]]]
-        columns["therapist"] = labels[therapist[patient]]
+            columns["clinic"] = numbered("C", sizes.clinics)[clinic[holder]]
+        columns["therapist"] = labels[holder]
     columns["patient"] = numbered("P", planned.size)[patient]
     columns["session"] = session
     return pd.DataFrame(columns)
+
+
+def _switched(
+    therapist: NDArray[np.int64], patient: NDArray[np.int64], sizes: Sizes, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Therapist of each session, of which some patients have another one from some session on; rows by patient."""
+    n = np.bincount(patient)
+    starts = np.cumsum(n) - n
+    place = np.arange(patient.size) - starts[patient]
+    changes = (rng.random(n.size) < sizes.switching) & (n > 1)
+    at = rng.integers(1, np.maximum(n, 2))
+    step = rng.integers(1, sizes.therapists or 2, n.size)
+    later = (therapist + step[patient]) % (sizes.therapists or 1)
+    return np.where(changes[patient] & (place >= at[patient]), later, therapist)

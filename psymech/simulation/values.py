@@ -60,7 +60,8 @@ def _variances(spec: ModelSpec, parameters: Parameters, design: Design) -> dict[
         found = design.level(level.level)
         if found is None or found.terms != level.terms:
             raise AssertionError(f"the design of level {level.level} differs from the simulated one")
-        out[level.level] = float(((found.Z @ level.factor) ** 2).sum(axis=1).mean())
+        share = 1.0 if found.members is None else (found.members.weight**2).sum(axis=1)
+        out[level.level] = float((((found.Z @ level.factor) ** 2).sum(axis=1) * share).mean())
     out[RESIDUAL] = _residual(spec, parameters)
     return out
 

@@ -17,13 +17,22 @@ from psymech.gaussian.loglik import log_likelihood
 from psymech.graph.build import why_not_collapsed
 from psymech.graph.crossing import make_crossing
 from psymech.graph.explicit import explicit_model
+from psymech.inference.checks import check_sampling
+from psymech.plots.design import _counts
+from psymech.posterior.caseload import caseload
+from psymech.posterior.influence import therapist_influence
+from psymech.posterior.loo import unit_log_density
+from psymech.posterior.model_checks import check_model, rests_on
 from psymech.posterior.residuals import mean_variance
 from psymech.priors import choose_priors
+from psymech.reporting.privacy import mask
+from psymech.reporting.words import counts
 from psymech.spec.model import from_json
 from tests.graph.collapsed_cases import make_case, read_point
 from tests.graph.explicit_designs import MODE, draw_point
 from tests.models.golden.make_nested_study import nested_study
 from tests.oracles import dense_log_density, level_values, scale_log_pdf
+from tests.posterior.drawn_trees import drawn_tree
 
 GOLDEN = Path(__file__).parent / "golden"
 DEVIANCE_TOLERANCE = 1e-6  # nlme's 15 digits; its optimum is flat
@@ -277,3 +286,40 @@ def test_location_scale_recovers_the_therapists() -> None:
     assert psm.predict(tree, frame.head(5), kind="draw", seed=1).shape == (4, 2000, 5)
     with pytest.raises(SpecError, match="each therapist has a residual SD"):
         psm.loo(tree)
+
+
+def test_placeholder_of_untreated_patients_is_no_therapist(data: psm.SessionData) -> None:
+    made = drawn_tree(partially_nested(), data)
+    assert "untreated" in made[names.POSTERIOR]["therapist"].values
+    table = caseload(made)
+    assert table.index.tolist() == [f"T{k}" for k in range(8)]
+    assert table["n_patients"].tolist() == [4] * 8
+    arm = data.values("arm")
+    assert table["n_sessions"].sum() == arm.sum()
+    assert counts(made)["therapist"] == 8
+    assert counts(made)["patient"] == data.n_patients
+    assert "rests on 8 therapists with a median of 4 patients each; the largest therapist has 12%" in rests_on(made)[0]
+    shown = mask(made, anonymize=True, min_patients=5, seed=1)
+    assert len(shown.hidden["therapist"]) == 8  # four patients each; the many untreated ones are no ninth therapist
+    assert not set(shown.hidden["therapist"]) & {shown.codes["therapist"]["untreated"]}
+    assert any(message.text.startswith("The answer rests on 8 therapists") for message in check_sampling(made).messages)
+    normal = next(c for c in check_model(made, draws=40).checks if c.name == "normality of arm")
+    assert normal.status != "not assessed"  # eight therapists are enough; the same without the placeholder's draws
+    with pytest.raises(SpecError, match=r"at=\{'arm': \[1\]\}"):
+        psm.minimum_caseload(made)
+    pairs = _counts(made).pairs
+    assert pairs is not None
+    assert len(pairs) == 32
+
+
+def test_influence_and_leaving_out_know_no_placeholder(tree: xr.DataTree) -> None:
+    left = unit_log_density(tree, unit="therapist")
+    assert left["therapist"].values.tolist() == [f"T{k}" for k in range(8)]
+    assert "untreated" not in therapist_influence(tree)[0].text
+
+
+def test_untreated_patients_under_a_real_therapist_do_not_count() -> None:
+    study = nested_study(therapists=8, patients=4, sessions=6, seed=17)
+    study["therapist"] = study["patient"].str[2].map(lambda k: f"T{k}")  # those of arm 0 wait for the same therapists
+    table = caseload(drawn_tree(partially_nested(), as_data(study)))
+    assert table["n_patients"].tolist() == [4] * 8

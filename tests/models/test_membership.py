@@ -1,0 +1,349 @@
+"""Multiple membership: patients who change therapist, shared among their therapists by sessions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+
+import psymech as psm
+from psymech import names
+from psymech.data.membership import Members, session_shares
+from psymech.design import Design, LevelDesign, make_design
+from psymech.errors import DesignError, NotCollapsibleError, SpecError
+from psymech.graph.build import why_not_collapsed
+from psymech.graph.explicit import explicit_model, parametrisation
+from psymech.posterior.caseload import caseload
+from psymech.posterior.exceedance import caseload_table
+from psymech.posterior.replicates import chunks, linear, rows_of
+from psymech.priors import choose_priors
+from psymech.spec.model import from_json
+from tests.graph.explicit_designs import MODE, draw_point
+from tests.models.golden.make_membership_study import membership_study
+from tests.oracles import dense_log_density, level_values, scale_log_pdf
+from tests.posterior.drawn_trees import drawn_tree
+
+GOLDEN = Path(__file__).parent / "golden"
+DEVIANCE_TOLERANCE = 1e-6  # lme4's 15 digits; its optimum is flat
+DENSITY_TOLERANCE = 1e-9  # relative to 1 + |log p|: rounding of sums of some hundred terms, with room
+GRADIENT_TOLERANCE = 1e-5  # relative: central differences with steps of 1e-5
+STEP = 1e-5
+ROUNDING = 1e-12
+AGREE_ML = 0.6  # posterior SDs from the ML estimate: the priors and the skewness of SDs from 12 therapists
+TO_DATE = psm.growth("y", random={"patient": []}, membership="to date")
+MULTIPLE = psm.outcomes("score", predictors="y", decompose="observed", random={"therapist": []}, membership="multiple")
+
+
+def as_data(sessions: pd.DataFrame, **keywords: object) -> psm.SessionData:
+    """Sessions with the scores in a table of patients."""
+    scores = ["score_pre", "score_post"]
+    patients = sessions.groupby("patient", as_index=False)[scores].first()
+    return psm.SessionData.from_frame(
+        sessions.drop(columns=scores),
+        patients=patients,
+        patient_ids="crossed",
+        ranges={"y": None},
+        **keywords,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def dense_weights(level: LevelDesign) -> np.ndarray:
+    """Weights as a matrix of rows by units."""
+    assert level.members is not None
+    W = np.zeros((len(level.code), level.n_units))
+    np.add.at(W, (np.arange(len(W))[:, None], level.members.code), level.members.weight)
+    return W
+
+
+def therapists(design: Design) -> LevelDesign:
+    level = design.level("therapist")
+    assert level is not None
+    return level
+
+
+@pytest.fixture(scope="module")
+def study() -> pd.DataFrame:
+    return pd.read_csv(GOLDEN / "membership_study.csv")
+
+
+@pytest.fixture(scope="module")
+def data(study: pd.DataFrame) -> psm.SessionData:
+    return as_data(study)
+
+
+@pytest.fixture(scope="module")
+def lme4() -> dict:
+    return json.loads((GOLDEN / "membership_r.json").read_text())
+
+
+def after_treatment(data: psm.SessionData) -> Design:
+    """The design of the scores after treatment with no predictor but the score before, as lme4 fitted it."""
+    spec = psm.outcomes("score", predictors="y", membership="multiple")
+    response = spec.responses[0]
+    kept = tuple(term for term in response.terms if term.label in ("Intercept", "score_pre"))
+    values = json.loads(spec.to_json())
+    values["responses"][0]["terms"] = [
+        t for t in values["responses"][0]["terms"] if t["label"] in {k.label for k in kept}
+    ]
+    return make_design(from_json(json.dumps(values)), data)
+
+
+def test_weights_and_likelihood_equal_lme4(data: psm.SessionData, lme4: dict) -> None:
+    for name, design in (("to date", make_design(TO_DATE, data)), ("multiple", after_treatment(data))):
+        fit = lme4[name]
+        level = therapists(design)
+        assert level.labels.tolist() == lme4["therapists"]
+        W = dense_weights(level)
+        patient = data.codes["patient"][design.row]
+        order = np.lexsort((design.session, patient))  # the order of the script
+        expected = np.array(fit["weights_of_first_rows"]).reshape(-1, level.n_units)
+        np.testing.assert_allclose(W[order][: len(expected)], expected, atol=ROUNDING)
+        assert ((W > 0).sum(axis=1) > 1).any()
+
+        beta = np.array(fit["fixed"])
+        if name == "to date":  # session 0 of lme4, the first session here
+            beta[0] += beta[1] * (1 - design.X[design.session == 1, 1][0])
+        V = fit["sigma"] ** 2 * np.eye(design.n_obs) + fit["sd"]["therapist"] ** 2 * W @ W.T
+        if "patient" in fit["sd"]:
+            V += fit["sd"]["patient"] ** 2 * (patient[:, None] == patient[None, :])
+        found = dense_log_density(design.y, design.X @ beta, V)
+        assert abs(found - fit["log_likelihood"]) < DEVIANCE_TOLERANCE
+
+
+def small_case(spec: psm.ModelSpec, seed: int = 3) -> tuple[Design, object, dict[str, np.ndarray], float]:
+    """Model and point of a small study, and the log density there written with SciPy."""
+    data = as_data(membership_study(therapists=4, patients=8, seed=seed))
+    design = make_design(spec, data)
+    priors = choose_priors(spec, design)
+    model = explicit_model(design, priors)
+    point = draw_point(model, np.random.default_rng(seed))
+    total = float(stats.norm.logpdf(point["fixed"]).sum())  # standardised
+    free = np.array([p.mean + p.sd * b for p, b in zip(priors.beta, point["fixed"], strict=True)])
+    beta = free.copy()
+    beta[0] -= free[1:] @ design.X[:, 1:].mean(axis=0)
+    eta = design.X @ beta
+    for level in design.levels:
+        centred = parametrisation(design, level) == "centred"
+        _, u, theta, effects = level_values(point, level, priors, centred=centred)
+        total += theta + effects
+        W = np.eye(level.n_units)[level.code] if level.members is None else dense_weights(level)
+        eta = eta + np.sum(level.Z * (W @ u), axis=1)
+    sigma = float(np.exp(point["sigma_log__"]))
+    total += scale_log_pdf(priors.sigma[0], sigma) + np.log(sigma)
+    return design, model, point, float(total + stats.norm.logpdf(design.y, eta, sigma).sum())
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_explicit_density_equals_scipy(centred: bool) -> None:
+    slopes = psm.growth(
+        "y",
+        random={"patient": [], "therapist": ["time"]},
+        membership="to date",
+        centred={"patient": not centred, "therapist": centred},
+    )
+    design, model, point, expected = small_case(slopes)
+    assert therapists(design).members is not None
+    found = float(model.compile_logp(mode=MODE)(point))  # pyright: ignore[reportAttributeAccessIssue]
+    assert abs(found - expected) < DENSITY_TOLERANCE * (1 + abs(expected))
+
+
+def test_density_and_gradient_of_patients_scores() -> None:
+    _, model, point, expected = small_case(MULTIPLE)
+    logp = model.compile_logp(mode=MODE)  # pyright: ignore[reportAttributeAccessIssue]
+    assert abs(float(logp(point)) - expected) < DENSITY_TOLERANCE * (1 + abs(expected))
+    found = np.asarray(model.compile_dlogp(mode=MODE)(point))  # pyright: ignore[reportAttributeAccessIssue]
+    slopes = []
+    for variable in model.continuous_value_vars:  # pyright: ignore[reportAttributeAccessIssue]
+        for index in np.ndindex(np.shape(point[variable.name])):
+            ends = []
+            for sign in (1, -1):
+                moved = np.array(point[variable.name], dtype=float)
+                moved[index] += sign * STEP
+                ends.append(float(logp({**point, variable.name: moved})))
+            slopes.append((ends[0] - ends[1]) / (2 * STEP))
+    np.testing.assert_allclose(found, slopes, atol=GRADIENT_TOLERANCE * (1 + np.abs(slopes).max()), rtol=0)
+
+
+def test_shares_by_hand() -> None:
+    frame = pd.DataFrame(
+        {
+            "patient": ["a", "a", "a", "b", "b"],
+            "therapist": ["T2", "T1", "T2", "T1", "T1"],
+            "session": [1, 2, 4, 1, 2],
+            "y": [1.0, np.nan, 3.0, 4.0, 5.0],
+        }
+    )
+    data = psm.SessionData.from_frame(frame.sample(frac=1, random_state=2), patient_ids="crossed", ranges={"y": None})
+    row = np.lexsort((data.session, data.codes["patient"]))
+    found = session_shares(data, "therapist", row, shared=np.ones(5, dtype=bool))
+    W = np.zeros((5, 2))
+    np.add.at(W, (np.arange(5)[:, None], found.code), found.weight)
+    third = 1 / 3
+    np.testing.assert_allclose(W, [[0, 1], [0.5, 0.5], [third, 2 * third], [1, 0], [1, 0]], atol=ROUNDING)
+    assert found.code[2, 0] == 1  # the therapist with the largest share stands first
+    own = session_shares(data, "therapist", row, shared=np.zeros(5, dtype=bool))
+    assert own.code.shape == (5, 1)
+    assert own.code[:, 0].tolist() == data.codes["therapist"][row].tolist()
+    with pytest.raises(AssertionError, match="one in sum"):
+        Members(np.zeros((1, 2), dtype=np.int64), np.array([[0.5, 0.4]]))
+
+
+def test_patients_of_one_therapist_are_nested_exactly() -> None:
+    stayed = membership_study(therapists=6, patients=40, seed=4)
+    stayed["therapist"] = stayed.groupby("patient")["therapist"].transform("first")
+    data = as_data(stayed)
+    for spec in (TO_DATE, psm.outcomes("score", predictors="y", membership="multiple")):
+        values = json.loads(spec.to_json())
+        values["membership"] = "current"
+        shared, nested = make_design(spec, data), make_design(from_json(json.dumps(values)), data)
+        np.testing.assert_array_equal(shared.X, nested.X)
+        np.testing.assert_array_equal(therapists(shared).code, therapists(nested).code)
+        assert all(level.members is None for level in shared.levels)
+        assert why_not_collapsed(shared, choose_priors(spec, shared)) == ""
+
+
+def test_order_of_rows_and_names_of_therapists_change_nothing(study: pd.DataFrame, data: psm.SessionData) -> None:
+    before = therapists(make_design(TO_DATE, data))
+    shuffled = as_data(study.sample(frac=1, random_state=5))
+    again = make_design(TO_DATE, shuffled)
+    np.testing.assert_array_equal(dense_weights(therapists(again)), dense_weights(before))
+    renamed = {name: f"Z{11 - int(name[1:]):02d}" for name in study["therapist"].unique()}
+    other = make_design(TO_DATE, as_data(study.assign(therapist=study["therapist"].map(renamed))))
+    key = [(data.codes["patient"][r], data.session[r]) for r in make_design(TO_DATE, data).row]
+    turned = as_data(study.assign(therapist=study["therapist"].map(renamed)))
+    other_key = [(turned.codes["patient"][r], turned.session[r]) for r in other.row]
+    place = {each: i for i, each in enumerate(other_key)}
+    W = dense_weights(therapists(other))[[place[each] for each in key]][:, ::-1]
+    np.testing.assert_array_equal(W, dense_weights(before))
+
+
+def test_columns_of_patients_scores_are_share_weighted(study: pd.DataFrame) -> None:
+    table = pd.DataFrame({"therapist": sorted(study["therapist"].unique())})
+    table["experience"] = np.arange(len(table), dtype=float)
+    data = as_data(study, therapists=table)
+    spec = psm.outcomes("score", predictors="y", covariates="experience", membership="multiple")
+    design = make_design(spec, data)
+    W = dense_weights(therapists(design))
+    means = study.groupby("therapist")["y"].mean().to_numpy()
+    own = study.groupby("patient")["y"].mean()[data.ids["patient"][data.codes["patient"][design.row]]].to_numpy()
+    column = dict(zip(design.terms, design.X.T, strict=True))
+    np.testing.assert_allclose(column["y.therapist"], W @ means, atol=1e-10)  # sums of values of about ten
+    np.testing.assert_allclose(column["y.patient"], own - W @ means, atol=1e-10)
+    np.testing.assert_allclose(column["experience"], W @ np.arange(12.0), atol=1e-10)
+
+
+def test_what_is_refused(data: psm.SessionData) -> None:
+    assert from_json(TO_DATE.to_json()) == TO_DATE
+    older = json.loads(TO_DATE.to_json())
+    del older["membership"]
+    assert from_json(json.dumps(older)).membership == "current"
+    with pytest.raises(SpecError, match="expected one of 'current', 'multiple', 'to date'"):
+        psm.growth("y", membership="shared")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(SpecError, match="use membership='to date'"):
+        psm.growth("y", membership="multiple")
+    with pytest.raises(SpecError, match="left out with None"):
+        psm.growth("y", membership="to date", random={"patient": [], "therapist": None})
+    with pytest.raises(SpecError, match="together with residual_by='therapist'"):
+        psm.growth("y", membership="to date", residual_by="therapist")
+    with pytest.raises(SpecError, match="together with therapist_in"):
+        psm.growth("y", covariates="arm", therapist_in="arm", membership="to date")
+    with pytest.raises(DesignError, match="Give membership='multiple'"):
+        make_design(psm.outcomes("score", predictors="y"), data)
+    with pytest.raises(NotCollapsibleError, match="shared among therapists"):
+        psm.build_model(TO_DATE, data, engine="collapsed")
+    built = psm.build_model(TO_DATE, data)
+    assert (built.engine, built.reason) == ("explicit", "patients are shared among therapists (membership=).")
+
+
+@pytest.fixture(scope="module")
+def drawn(data: psm.SessionData) -> xr.DataTree:
+    return drawn_tree(TO_DATE, data)
+
+
+def test_caseloads_are_fractions_of_patients(drawn: xr.DataTree, study: pd.DataFrame, data: psm.SessionData) -> None:
+    table = caseload(drawn)
+    assert table["caseload"].sum() == pytest.approx(study["patient"].nunique())
+    shares = study.groupby("patient")["therapist"].value_counts(normalize=True).groupby("therapist").sum()
+    np.testing.assert_allclose(table["caseload"], shares[table.index], atol=1e-10)
+    seen = study.groupby("therapist")["patient"].nunique()
+    assert table["n_patients"].tolist() == seen[table.index].tolist()
+    assert (table["n_sessions"] >= study["therapist"].value_counts()[table.index]).all()  # those after a change too
+    after = caseload(drawn_tree(MULTIPLE, data))
+    np.testing.assert_allclose(after["caseload"], table["caseload"], atol=1e-10)
+    assert after["n_sessions"].tolist() == after["n_patients"].tolist()  # one row a patient
+    summary = psm.summarize_therapists(drawn)
+    assert summary["raw_mean"].isna().all()
+    assert summary["caseload"].sum() == pytest.approx(70)
+
+
+def test_variance_counts_squared_weights(drawn: xr.DataTree, data: psm.SessionData) -> None:
+    W = dense_weights(therapists(make_design(TO_DATE, data)))
+    sd = drawn[names.POSTERIOR]["sd_therapist"].values[..., 0]
+    found = psm.variance_partition(drawn)["variance"].sel(level="therapist").values
+    np.testing.assert_allclose(found, sd**2 * (W**2).sum(axis=1).mean(), rtol=ROUNDING)
+
+    slopes = psm.growth("y", random={"patient": [], "therapist": ["time"]}, membership="to date")
+    tree = drawn_tree(slopes, data)
+    omega = psm.variance_partition(tree, at={"time": [2.0]})["variance"].sel(level="therapist", time=2.0).values
+    draws = tree[names.POSTERIOR].to_dataset()
+    s, r = draws["sd_therapist"].values, draws["corr_therapist"].values[..., 0, 1]
+    expected = s[..., 0] ** 2 + 4 * s[..., 0] * s[..., 1] * r + 4 * s[..., 1] ** 2
+    np.testing.assert_allclose(omega, expected * (W**2).sum(axis=1).mean(), rtol=ROUNDING)
+
+
+def test_replicates_weigh_effects(drawn: xr.DataTree, data: psm.SessionData) -> None:
+    rows = rows_of(drawn, "y")
+    chunk = next(chunks(drawn, rows, draws=7, rng=np.random.default_rng(1)))
+    design = make_design(TO_DATE, data)
+    W = dense_weights(therapists(design))
+    draws = drawn[names.POSTERIOR].to_dataset()
+    u = {
+        level: draws[names.effect(level)].values[..., 0].reshape(80, -1)[chunk.draw]
+        for level in ("patient", "therapist")
+    }
+    beta = draws[names.BETA].values.reshape(80, -1)[chunk.draw]
+    eta = beta @ design.X.T + u["patient"][:, design.levels[0].code] + u["therapist"] @ W.T
+    np.testing.assert_allclose(linear(chunk), eta[:, rows.index], atol=1e-10)
+
+
+def test_estimates_that_need_one_therapist_say_so(
+    drawn: xr.DataTree, study: pd.DataFrame, data: psm.SessionData
+) -> None:
+    with pytest.raises(SpecError, match="share the rows of patients"):
+        psm.r2(drawn)
+    with pytest.raises(SpecError, match="share patients"):
+        psm.minimum_caseload(drawn)
+    with pytest.raises(SpecError, match="share patients"):
+        caseload_table(drawn)
+    with pytest.raises(SpecError, match="target='average_therapist'"):
+        psm.predict(drawn, study.head(3))
+    assert psm.predict(drawn, study.head(3), target="average_therapist").sizes["obs"] == 3
+    with pytest.raises(SpecError, match="one value a patient"):
+        psm.predict(drawn_tree(MULTIPLE, data), study.head(3), target="average_therapist")
+    change = psm.true_change(drawn, threshold=1.0)
+    assert change.sizes["patient"] == 70
+
+
+@pytest.mark.slow
+@pytest.mark.sampling
+def test_fits_agree_with_lme4(data: psm.SessionData, lme4: dict, tmp_path: Path) -> None:
+    fit = lme4["to date"]
+    tree = psm.fit(TO_DATE, data, seed=4, progressbar=False)
+    draws = tree[names.POSTERIOR].to_dataset()
+    for found, expected in (
+        (draws[names.SIGMA].values, fit["sigma"]),
+        (draws["sd_patient"].values[..., 0], fit["sd"]["patient"]),
+        (draws["sd_therapist"].values[..., 0], fit["sd"]["therapist"]),
+        (draws["beta"].sel(term="time").values, fit["fixed"][1]),
+    ):
+        assert abs(found.mean() - expected) < AGREE_ML * found.std()
+    effects = psm.therapist_effects(tree)
+    apart = (effects.mean(names.SAMPLE_DIMS).values - fit["effects"]) / effects.std(names.SAMPLE_DIMS).values
+    assert np.abs(apart).max() < AGREE_ML
+    back = psm.load(psm.save(tree, tmp_path / "fit.nc"))
+    assert psm.summarize_therapists(back).equals(psm.summarize_therapists(tree))
+    assert psm.check_model(tree, draws=100).verdict in ("ok", "not ok")
+    assert psm.report(tree, tmp_path / "report.html").exists()
