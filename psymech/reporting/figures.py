@@ -13,6 +13,7 @@ from psymech import names
 from psymech.errors import PsymechError
 from psymech.plots.design import plot_design
 from psymech.plots.effects import plot_effects
+from psymech.plots.paths import plot_paths
 from psymech.plots.ppc import plot_ppc
 from psymech.plots.ranks import plot_ranks
 from psymech.plots.therapists import plot_therapists
@@ -21,11 +22,12 @@ from psymech.plots.variance import plot_variance_partition
 from psymech.posterior import tree as read
 from psymech.reporting.gate import Gate, Section
 from psymech.reporting.privacy import Masked
+from psymech.reporting.process import is_mediation
 
 if TYPE_CHECKING:
     from arviz_plots.plot_collection import PlotCollection
 
-PLACES: Final = ("data", "model", "effects", "variance", "therapists")
+PLACES: Final = ("data", "model", "effects", "process", "variance", "therapists")
 DOTS: Final = 130  # an inch: sharp on a screen and in a printed page, about 60 kB a figure
 
 
@@ -66,6 +68,13 @@ def draw_figures(
         None,
         lambda: plot_design(tree, smallest=smallest, backend="matplotlib"),
     )
+    if is_mediation(tree):
+        add(
+            "process",
+            "Paths by level: posterior median and interval; grey where the interval holds zero.",
+            "effects",
+            lambda: plot_paths(tree, ci_prob=ci_prob),
+        )
     for response in read.responses_of(tree):
         of = f" ({response})" if len(read.responses_of(tree)) > 1 else ""
         _of_response(add, masked, response, of, ci_prob)

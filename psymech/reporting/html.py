@@ -14,17 +14,19 @@ import xarray as xr
 from markupsafe import Markup
 
 from psymech import names
-from psymech.errors import DataError
+from psymech.errors import DataError, SpecError
 from psymech.posterior import tree as read
 from psymech.posterior.summaries import interval_kind, interval_names, interval_prob
 from psymech.reporting import words
 from psymech.reporting.figures import PLACES, draw_figures
 from psymech.reporting.gate import Gate, make_gate
 from psymech.reporting.privacy import MIN_PATIENTS, Masked, mask, printable, shown_findings, write_key
+from psymech.reporting.process import CONSISTENCY, MEDIATION, SHARES
 from psymech.reporting.tables import Table, build_tables, save_tables, shown
 
 RANKS: Final = frozenset({"expected_rank", "rank_low", "rank_high"})
-PROBABILITIES: Final = frozenset({"p", "p_above", "p_above_zero"})
+PROBABILITIES: Final = frozenset({"p", "p_above", "p_above_zero", "p_below"})
+INFLUENCE: Final = "influence of one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def report(
     higher_is_better: bool = True,
     withhold: bool = True,
     tables: str | Path | None = None,
+    word: bool = False,
     key: str | Path | None = None,
     seed: int | None = None,
 ) -> Path:
@@ -85,6 +88,8 @@ def report(
         False shows numbers whose checks failed, beside the reasons for doubt.
     tables
         A folder to write the tables to as well, as CSV and LaTeX: see :func:`psymech.write_tables`.
+    word
+        Write them for Word too, as ``tables.docx``; needs the extra ``word`` (python-docx) and `tables`.
     key
         A file to write which id has which code to, readable by its owner only.
     seed
@@ -100,7 +105,7 @@ def report(
     DataError
         The file cannot be written, or the tree is no fit.
     SpecError
-        `min_patients` below 5 with ``anonymize=True``.
+        `min_patients` below 5 with ``anonymize=True``, or `word` without `tables`.
 
     Examples
     --------
@@ -111,6 +116,8 @@ def report(
     target = Path(path)
     if not target.resolve().parent.is_dir():
         raise DataError(f"The folder {str(target.parent)!r} does not exist. Make it first, or name another.")
+    if word and tables is None:
+        raise SpecError("word=True writes tables.docx into the folder of the tables: give it with tables=...")
     masked = mask(tree, anonymize=anonymize, min_patients=min_patients, seed=seed)
     gate = make_gate(masked.tree)
     made = build_tables(masked, gate, ci_prob=ci_prob, higher_is_better=higher_is_better, withhold=withhold)
@@ -125,7 +132,7 @@ def report(
         withhold=withhold,
     )
     if tables is not None:
-        save_tables(made, Path(tables))
+        save_tables(made, Path(tables), word=word)
     if key is not None:
         write_key(masked, Path(key))
     return _write(page, target)
@@ -166,6 +173,11 @@ def _page(
         levels=words.levels_drawn(tree),
         estimands=[(info.label, words.estimand(info, tree)) for info in infos],
         tables={table.name: _cells(table, percent, ci_prob) for table in made},
+        process_tables=[name for name in (MEDIATION, SHARES) if name in {table.name for table in made}],
+        consistency=any(table.name == CONSISTENCY for table in made),
+        influence=[check for check in gate.model.checks if check.name.startswith(INFLUENCE) and check.status == "ok"]
+        if gate.model is not None
+        else [],
         unit_tables=[f"{level}s" for level in ("therapist", "clinic") if level in read.levels_of(tree)],
         figures={place: [f for f in figures if f.place == place] for place in PLACES},
         sampling=gate.sampling,
@@ -198,7 +210,13 @@ def _cells(table: Table, percent: str, ci_prob: float | None) -> Cells:
     frame = table.frame
     low, high = interval_names(ci_prob)
     kind = "HDI" if interval_kind() == "hdi" else "interval"
-    heading = {low: f"{percent} {kind}", "rank_low": f"rank, {percent} {kind}", "p_above": "p(above)", "ok": "passed"}
+    heading = {
+        low: f"{percent} {kind}",
+        "rank_low": f"rank, {percent} {kind}",
+        "p_above": "p(above)",
+        "p_below": "p(below)",
+        "ok": "passed",
+    }
     heading |= {"predicted_low": "model, 99%", "n_patients": "patients", "n_sessions": "sessions"}
     pairs = {low: high, "rank_low": "rank_high", "predicted_low": "predicted_high"}
     columns = [str(name) for name in frame.columns if name not in pairs.values()]

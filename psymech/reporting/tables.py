@@ -20,6 +20,8 @@ from psymech.posterior.therapists import summarize_therapists
 from psymech.posterior.variance import variance_partition
 from psymech.reporting.gate import Gate, Section, make_gate
 from psymech.reporting.privacy import MIN_PATIENTS, Masked, mask, safe_frame, write_key
+from psymech.reporting.process import process_parts
+from psymech.reporting.word import save_word
 from psymech.spec.priors import describe, from_dict
 
 DIGITS: Final = 3
@@ -94,6 +96,8 @@ def build_tables(
                     _units(masked, level, ci_prob, higher_is_better),
                 )
             )
+    parts = process_parts(masked, ci_prob=ci_prob, percent=percent)
+    found += [make(part.name, part.title, part.note, part.section, part.frame) for part in parts]
     found.append(make("priors", "Priors", "Given by the user, or defaults scaled by SDs.", None, _priors(tree)))
     sampling = gate.sampling.to_frame().reset_index()
     found.append(Table("sampling", "Checks of the draws", "", sampling))
@@ -228,20 +232,27 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def save_tables(tables: tuple[Table, ...], folder: Path) -> tuple[Path, ...]:
-    """Write each table as CSV (text cells safe for spreadsheets) and all of them as LaTeX; names are fixed, not from
-    ids.
+def save_tables(tables: tuple[Table, ...], folder: Path, *, word: bool) -> tuple[Path, ...]:
+    """Write each table as CSV (text cells safe for spreadsheets) and all of them as LaTeX, and for Word where asked;
+    names are fixed, not from ids.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = [_write_csv(table, folder / f"{table.name}.csv") for table in tables]
         latex = folder / "tables.tex"
         latex.write_text("\n".join(_latex(table) for table in tables), encoding="utf-8")
+        document = [_for_word(table) for table in tables]
+        written += [latex, *([save_word(document, folder / "tables.docx")] if word else [])]
     except OSError as problem:
         raise DataError(
             f"Could not write tables to the folder {folder.name!r}: {problem.strerror or problem}. Name another folder."
         ) from problem
-    return (*written, latex)
+    return tuple(written)
+
+
+def _for_word(table: Table) -> tuple[str, str, pd.DataFrame | None, tuple[str, ...]]:
+    text = None if table.frame is None else table.frame.map(shown).rename(columns=str)
+    return table.title, table.note, text, table.withheld
 
 
 def _write_csv(table: Table, path: Path) -> Path:
@@ -289,10 +300,11 @@ def write_tables(
     ci_prob: float | None = None,
     higher_is_better: bool = True,
     withhold: bool = True,
+    word: bool = False,
     key: str | Path | None = None,
     seed: int | None = None,
 ) -> tuple[Path, ...]:
-    """Write a fit's tables to a folder: one CSV each, and ``tables.tex`` for LaTeX.
+    """Write a fit's tables to a folder: one CSV each, ``tables.tex`` for LaTeX, and ``tables.docx`` for Word.
 
     Text cells that a spreadsheet would run (starting with = + - @ tab or return) get an apostrophe. Numbers whose
     checks failed are withheld: the file then gives the reasons.
@@ -303,17 +315,20 @@ def write_tables(
         As in :func:`psymech.report`.
     folder
         Made where it does not exist; files of the same names are replaced.
+    word
+        Write ``tables.docx`` as well, which needs the extra ``word`` (python-docx).
 
     Returns
     -------
     tuple of Path
         ``effects.csv``, ``variance.csv``, ``variation.csv``, ``therapists.csv``, ``priors.csv``, ``sampling.csv``,
-        ``model.csv`` and ``tables.tex``.
+        ``model.csv``; ``mediation.csv``, ``ingredients.csv`` or ``consistency.csv`` for models that have them;
+        ``tables.tex``, ``tables.docx``.
 
     Raises
     ------
     DataError
-        The folder cannot be written to.
+        The folder cannot be written to, or python-docx is not installed where `word` asks for it.
     SpecError
         `min_patients` below 5 with ``anonymize=True``.
 
@@ -328,4 +343,4 @@ def write_tables(
     tables = build_tables(masked, gate, ci_prob=ci_prob, higher_is_better=higher_is_better, withhold=withhold)
     if key is not None:
         write_key(masked, Path(key))
-    return save_tables(tables, Path(folder))
+    return save_tables(tables, Path(folder), word=word)
