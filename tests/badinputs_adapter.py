@@ -4,7 +4,10 @@
 with invented draws: what is tested is how new data are taken, for which their values do not matter.
 """
 
+import csv
 import io
+import json
+import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +20,7 @@ import xarray as xr
 import psymech as psm
 from psymech.data.checks import data_report
 from psymech.design import make_design
+from psymech.reporting.tables import write_tables
 from tests.posterior.drawn_trees import drawn_tree
 
 # Cases that reading alone must refuse, and cases that it must mend and say so; the rest is decided by model and design.
@@ -102,7 +106,10 @@ def adapter(case: dict[str, Any], path: str, pack: str) -> dict[str, Any]:
     except psm.PsymechError as error:
         return _refused(error).as_dict()
     message = "\n".join(str(finding) for finding in report.findings)
-    return Outcome("handled", message, "", facts_of(data)).as_dict()
+    facts = facts_of(data)
+    if case["call"] == "report":
+        facts |= report_facts(data, case["check"])
+    return Outcome("handled", message, "", facts).as_dict()
 
 
 @cache
@@ -124,6 +131,49 @@ def predicted(path: str, pack: str) -> Outcome:
     message = "\n".join([str(first.attrs["notes"]), *(str(each.message) for each in caught)])
     same = bool(np.array_equal(first.values, again.values))
     return Outcome("handled", message, "", {"repeatable": same, "n_rows": first.sizes["obs"]})
+
+
+def report_facts(data: psm.SessionData, check: dict[str, Any]) -> dict[str, Any]:
+    """Write the fit, the report and the tables of a design with invented draws, and look into what was written."""
+    facts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of draws without a meaning
+        folder = Path(name)
+        tree = drawn_tree(process_spec(), data, draws=120)
+        saved = psm.save(tree, folder / "fit.nc").read_bytes()
+        page = psm.report(tree, folder / "report.html", withhold=False, tables=folder / "tables", seed=1).read_text()
+        identified = folder / "identified"
+        write_tables(tree, identified, anonymize=False, withhold=False)
+        cells = [
+            cell
+            for path in [*(folder / "tables").glob("*.csv"), *identified.glob("*.csv")]
+            for row in csv.reader(path.read_text().splitlines())
+            for cell in row
+        ]
+        texts = [cell for cell in cells if not is_number(cell)]
+        assert texts, "no table was written"
+        if "saved_fit_lacks" in check:
+            stored = saved.decode("latin-1") + stored_text(data) + json.dumps(dict(tree.attrs), default=str)
+            facts["saved_fit_lacks"] = [secret for secret in check["saved_fit_lacks"] if secret not in stored]
+        if "report_lacks" in check:
+            facts["report_lacks"] = [secret for secret in check["report_lacks"] if secret not in page]
+        starts = "export_cells_never_start_with"
+        if starts in check:
+            facts[starts] = [mark for mark in check[starts] if not any(text.startswith(mark) for text in texts)]
+        if "no_file" in check:
+            places = [folder, Path.cwd(), folder.parent]
+            found = any(check["no_file"] in path.name for place in places for path in place.glob("*"))
+            facts["no_file"] = "found" if found else check["no_file"]
+    return facts
+
+
+def is_number(cell: str) -> bool:
+    """Whether a spreadsheet reads a cell as a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def facts_of(data: psm.SessionData) -> dict[str, Any]:
