@@ -235,7 +235,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         y=y,
         X=X,
         terms=tuple(labels),
-        term_specs=tuple(t for p in pieces for t in p.terms),
+        term_specs=term_specs,
         term_response=term_response,
         levels=levels,
         response=response,

@@ -11,7 +11,8 @@ refer to rows of earlier responses or sessions only, so that this is the joint d
 Muthen 2019, doi:10.1080/10705511.2018.1511375; McNeish & Hamaker 2020, doi:10.1037/met0000250).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,109 +45,136 @@ def latent_model(design: Design, priors: ChosenPriors) -> pm.Model:
 
 
 def _response(
-    design: Design,
-    latent: LatentDesign,
-    beta: TensorVariable,
-    effects: Effects,
-    sigma: TensorVariable,
+    design: Design, latent: LatentDesign, beta: TensorVariable, effects: Effects, sigma: TensorVariable
 ) -> None:
-    """Register the responses, and missing values that others depend on, given fixed and random effects."""
-    mean = _means(design, latent, beta, effects)
-    moving = [column for column in latent.columns if column.kind != "unit"]
-    slopes = pt.concatenate([_slope(design, latent, column, beta, effects) for column in moving])
-    sd = sigma[latent.response[: latent.n_obs + latent.n_imputed]]
+    """Register the responses, and missing values that others depend on, given fixed and random effects.
+
+    Each response is a vector of its own here, and each level's effects are gathered once for it: nothing is written
+    into vectors by index, which is slow to compile and to differentiate.
+    """
+    blocks = response_blocks(latent)
+    means, slopes = [], []
+    for block in blocks:
+        units = {level.level: effects[level.level][latent.code[level.level][block.rows]] for level in design.levels}
+        means.append(_mean(design, latent, block, beta, units))
+        slopes += [_slope(design, column, beta, units)[: block.n_model] for column in block.columns]
     missing = [_imputed(latent)] if latent.n_imputed else []
+    n_means, n_slopes = len(means), len(slopes)
+    given = latent.y[latent.n_obs + latent.n_imputed :]
 
-    def logp(value: Any, rows: Any, mean: Any, slopes: Any, sd: Any, *missing: Any) -> Any:
-        y = pt.concatenate([value, *missing, pt.constant(latent.y[latent.n_obs + latent.n_imputed :])])
-        residual = _residuals(latent, moving, y - mean, slopes)
-        return pm.logp(pm.Normal.dist(0.0, sd), residual[: latent.n_obs + latent.n_imputed]).sum()
+    def logp(value: Any, rows: Any, sigma: Any, *rest: Any) -> Any:
+        y = pt.concatenate([value, *rest[n_means + n_slopes :], pt.constant(given)])
+        deviations = [y[block.rows] - mean for block, mean in zip(blocks, rest[:n_means], strict=True)]
+        left = residuals(blocks, deviations, rest[n_means : n_means + n_slopes])
+        return pt.add(*(pm.logp(pm.Normal.dist(0.0, sigma[r]), each).sum() for r, each in enumerate(left)))
 
-    def random(rows: Any, mean: Any, slopes: Any, sd: Any, *missing: Any, rng: Any = None, size: Any = None) -> Any:
-        return draw_latent(latent, mean, slopes, sd, rng)[0]
+    def random(rows: Any, sigma: Any, *rest: Any, rng: Any = None, size: Any = None) -> Any:
+        return draw_latent(latent, sigma, rest[:n_means], rest[n_means : n_means + n_slopes], rng)[0]
 
+    arguments = [*means, *slopes, *missing]
     pm.CustomDist(
         "y",
         pt.zeros(design.n_obs),
-        mean,
-        slopes,
-        sd,
-        *missing,
+        sigma,
+        *arguments,
         logp=logp,
         random=random,
-        signature="(o),(n),(s),(d),(m)->(o)" if missing else "(o),(n),(s),(d)->(o)",
+        signature=",".join(["(o)", "(k)", *(f"(n{i})" for i in range(len(arguments)))]) + "->(o)",
         observed=design.y,
         dims=(names.OBS,),
     )
 
 
-def _means(design: Design, latent: LatentDesign, beta: TensorVariable, effects: Effects) -> TensorVariable:
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseBlock:
+    """The rows of one response, those of the model first.
+
+    Attributes
+    ----------
+    rows : (n,) indices into those of the latent design; n_model : how many of them are observed or imputed.
+    columns : deviations and residuals that its slopes act on; at : for each, the place of every row of the model in the
+        block of the column's source, or None where that is the same place.
+    units : latent parts of units in its mean.
+    """
+
+    rows: NDArray[np.int64]
+    n_model: int
+    columns: tuple[LatentColumn, ...]
+    at: tuple[NDArray[np.int64] | None, ...]
+    units: tuple[LatentColumn, ...]
+
+
+def response_blocks(latent: LatentDesign) -> tuple[ResponseBlock, ...]:
+    """Return the rows by response, in causal order."""
+    n_model = latent.n_obs + latent.n_imputed
+    every = [np.flatnonzero(latent.response == r) for r in range(int(latent.response.max()) + 1)]
+    place = np.zeros(latent.response.size, dtype=np.int64)
+    for rows in every:
+        place[rows] = np.arange(rows.size)
+    out = []
+    for r, rows in enumerate(every):
+        own = [c for c in latent.columns if c.rows.size and latent.response[c.rows[0]] == r]
+        moving = tuple(c for c in own if c.kind != "unit")
+        size = int((rows < n_model).sum())
+        at = tuple(_unless_same(place[c.at], _length(every[c.source], c, n_model)) for c in moving)
+        out.append(ResponseBlock(rows, size, moving, at, tuple(c for c in own if c.kind == "unit")))
+    return tuple(out)
+
+
+def _length(rows: NDArray[np.int64], column: LatentColumn, n_model: int) -> int:
+    """Length of the vector that a column is taken from: residuals exist for rows of the model only."""
+    return int((rows < n_model).sum()) if column.kind == "residual" else rows.size
+
+
+def _unless_same(at: NDArray[np.int64], length: int) -> NDArray[np.int64] | None:
+    return None if np.array_equal(at, np.arange(length)) else at
+
+
+def residuals(blocks: Sequence[ResponseBlock], deviations: Sequence[Any], slopes: Sequence[Any]) -> list[Any]:
+    """What the latent columns leave of each response's deviations; responses in causal order, sources first."""
+    left: list[Any] = []
+    start = 0
+    for block, deviation in zip(blocks, deviations, strict=True):
+        residual = deviation[: block.n_model]
+        for column, at, slope in zip(block.columns, block.at, slopes[start:], strict=False):
+            source = deviations[column.source] if column.kind == "deviation" else left[column.source]
+            taken = slope * (source if at is None else source[at])
+            residual = residual - (taken if np.all(column.weight == 1.0) else column.weight * taken)
+        start += len(block.columns)
+        left.append(residual)
+    return left
+
+
+def _mean(
+    design: Design, latent: LatentDesign, block: ResponseBlock, beta: TensorVariable, units: Effects
+) -> TensorVariable:
     """Mean of each row: fixed effects of what is observed, random intercepts, and latent parts of units."""
-    observed = np.setdiff1d(np.arange(len(design.terms)), latent.terms)
-    mean = matmul(pt.constant(latent.X[:, observed]), beta[observed])
+    X = latent.X[block.rows]
+    used = np.flatnonzero((X != 0).any(axis=0))
+    mean = matmul(pt.constant(X[:, used]), beta[used]) if used.size else pt.zeros(block.rows.size)
     for level in design.levels:
-        Z, code = latent.Z[level.level], latent.code[level.level]
-        used = np.flatnonzero((Z != 0).any(axis=0))
-        mean = mean + pt.sum(pt.constant(Z[:, used]) * effects[level.level][:, used][code], axis=1)
-    for column in latent.columns:
-        if column.kind == "unit":
-            part = _unit(design, latent, column, effects)
-            mean = _add(mean, column.rows, _slope(design, latent, column, beta, effects) * part)
+        Z = latent.Z[level.level][block.rows]
+        for j in np.flatnonzero((Z != 0).any(axis=0)):
+            part = units[level.level][:, j]
+            mean = mean + (part if np.all(Z[:, j] == 1.0) else Z[:, j] * part)
+    for column in block.units:
+        assert column.level is not None
+        level = design.level(column.level)
+        assert level is not None
+        intercept = level.terms.index(response_label(design.responses[column.source], names.INTERCEPT))
+        part = units[column.level][:, intercept] * column.weight
+        mean = mean + _slope(design, column, beta, units) * part
     return mean
 
 
-def _residuals(latent: LatentDesign, columns: list[LatentColumn], deviation: Any, slopes: Any) -> Any:
-    """What the latent columns leave of the deviations; responses in causal order, so that sources come first."""
-    residual = deviation
-    start = 0
-    for group in _by_rows(latent, columns):
-        taken = 0.0
-        for column in group:
-            stop = start + column.rows.size
-            source = deviation if column.kind == "deviation" else residual
-            taken = taken + slopes[start:stop] * column.weight * source[column.at]
-            start = stop
-        residual = _add(residual, group[0].rows, -1.0 * taken)
-    return residual
-
-
-def _by_rows(latent: LatentDesign, columns: list[LatentColumn]) -> list[list[LatentColumn]]:
-    """Columns of one response together; they act in the same rows."""
-    groups: dict[int, list[LatentColumn]] = {}
-    for column in columns:
-        groups.setdefault(int(latent.response[column.rows[0]]), []).append(column)
-    return list(groups.values())
-
-
-def _add(values: Any, rows: NDArray[np.int64], more: Any) -> Any:
-    return pt.inc_subtensor(values[rows], more)
-
-
-def _slope(
-    design: Design,
-    latent: LatentDesign,
-    column: LatentColumn,
-    beta: TensorVariable,
-    effects: Effects,
-) -> TensorVariable:
-    """Slope of a latent column in each of its rows."""
-    slope = beta[column.term] * np.ones(column.rows.size)
+def _slope(design: Design, column: LatentColumn, beta: TensorVariable, units: Effects) -> TensorVariable:
+    """Slope of a latent column in each row of its response."""
     label = design.terms[column.term]
+    slope = beta[column.term] * np.ones(1)
     for level in design.levels:
         if label in level.terms:
-            code = latent.code[level.level][column.rows]
-            slope = slope + effects[level.level][:, level.terms.index(label)][code]
+            slope = slope + units[level.level][:, level.terms.index(label)]
     return slope
-
-
-def _unit(design: Design, latent: LatentDesign, column: LatentColumn, effects: Effects) -> TensorVariable:
-    """Latent part of the unit to which each row of a column belongs, weighted."""
-    assert column.level is not None
-    level = design.level(column.level)
-    assert level is not None
-    label = response_label(design.responses[column.source], names.INTERCEPT)
-    code = latent.code[level.level][column.rows]
-    return effects[level.level][:, level.terms.index(label)][code] * column.weight
 
 
 def _imputed(latent: LatentDesign) -> TensorVariable:
@@ -162,21 +190,29 @@ def _imputed(latent: LatentDesign) -> TensorVariable:
 
 
 def draw_latent(
-    latent: LatentDesign, mean: NDArray, slopes: NDArray, sd: NDArray, rng: np.random.Generator
+    latent: LatentDesign,
+    sigma: NDArray,
+    means: Sequence[NDArray],
+    slopes: Sequence[NDArray],
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw all responses anew, each row after those it refers to; values given before the first rows stay.
 
     Returns the values of the design's rows, and those of all rows.
     """
     n = latent.n_obs + latent.n_imputed
-    moving = [column for column in latent.columns if column.kind != "unit"]
-    noise = sd * rng.standard_normal(n)
+    blocks = response_blocks(latent)
+    mean = np.zeros(len(latent.y))
+    for block, values in zip(blocks, means, strict=True):
+        mean[block.rows] = values
+    noise = sigma[latent.response[:n]] * rng.standard_normal(n)
     deviation, residual = latent.y - mean, np.zeros(len(mean))
     residual[:n] = noise
-    target = np.concatenate([column.rows for column in moving])
-    source = np.concatenate([column.at for column in moving])
-    times = slopes * np.concatenate([column.weight for column in moving])
-    whole = np.concatenate([np.full(column.rows.size, column.kind == "deviation") for column in moving])
+    columns = [column for block in blocks for column in block.columns]
+    target = np.concatenate([column.rows for column in columns])
+    source = np.concatenate([column.at for column in columns])
+    times = np.concatenate([slope * column.weight for slope, column in zip(slopes, columns, strict=True)])
+    whole = np.concatenate([np.full(column.rows.size, column.kind == "deviation") for column in columns])
     wave = waves(len(mean), n, target, source)
     for step in range(int(wave.max()) + 1):
         rows = np.flatnonzero(wave == step)

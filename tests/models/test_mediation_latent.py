@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pymc as pm
-import pytensor.tensor as pt
 import pytest
 import xarray as xr
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from psymech import names
 from psymech.columns import settle_levels
 from psymech.design import Design, make_design
 from psymech.errors import DesignError, NotCollapsibleError, SpecError
-from psymech.graph.latent_means import _residuals, draw_latent, latent_model, waves
+from psymech.graph.latent_means import draw_latent, latent_model, residuals, response_blocks, waves
 from psymech.latent_rows import GIVEN, IMPUTED, OBSERVED
 from psymech.posterior.mediation_latent import residual_sds
 from psymech.posterior.mediation_paths import read_mediation
@@ -228,17 +227,19 @@ def test_generator_makes_the_rows_whose_residuals_are_its_noise() -> None:
     spec = CASES["lags and own values"][0]
     found = make_design(spec, table(frame)).latent
     assert found is not None
-    columns = [c for c in found.columns if c.kind != "unit"]
+    blocks = response_blocks(found)
     rng = np.random.default_rng(6)
-    mean = rng.normal(size=len(found.y))
-    slopes = rng.normal(size=sum(c.rows.size for c in columns))
-    sd = np.exp(rng.normal(size=found.n_obs + found.n_imputed))
-    drawn, every = draw_latent(found, mean, slopes, sd, np.random.default_rng(7))
-    noise = sd * np.random.default_rng(7).standard_normal(sd.size)
-    left = _residuals(found, columns, pt.constant(every - mean), slopes).eval(mode=MODE)
-    np.testing.assert_allclose(left[: sd.size], noise, rtol=EXACT, atol=EXACT)
+    means = [rng.normal(size=block.rows.size) for block in blocks]
+    slopes = [rng.normal(size=column.rows.size) for block in blocks for column in block.columns]
+    sigma = np.exp(rng.normal(size=3))
+    n = found.n_obs + found.n_imputed
+    drawn, every = draw_latent(found, sigma, means, slopes, np.random.default_rng(7))
+    noise = sigma[found.response[:n]] * np.random.default_rng(7).standard_normal(n)
+    deviations = [every[block.rows] - mean for block, mean in zip(blocks, means, strict=True)]
+    for block, left in zip(blocks, residuals(blocks, deviations, slopes), strict=True):
+        np.testing.assert_allclose(left, noise[block.rows[: block.n_model]], rtol=EXACT, atol=EXACT)
     np.testing.assert_array_equal(drawn, every[: found.n_obs])
-    np.testing.assert_allclose(every[sd.size :], found.y[sd.size :], rtol=EXACT)
+    np.testing.assert_allclose(every[n:], found.y[n:], rtol=EXACT)
 
 
 def test_waves_put_sources_first() -> None:
