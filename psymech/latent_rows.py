@@ -19,7 +19,7 @@ from psymech.data.lags import source_rows
 from psymech.data.sessions import SessionData
 from psymech.errors import DataError, DesignError, shown_ids
 from psymech.names import LEVELS, Level
-from psymech.rows import ResponseRows, response_rows
+from psymech.rows import ResponseRows, response_rows, term_exists
 from psymech.spec.model import Factor, ModelSpec, Response, Term
 
 Floats = NDArray[np.float64]
@@ -182,8 +182,9 @@ def _session_piece(
         )
     y = data.values(response.column)[row]
     typical = np.where(np.isfinite(y), y, np.nanmean(y))
-    X = np.zeros((row.size, len(response.terms)))
-    for j, term in enumerate(response.terms):
+    terms = tuple(t for t in response.terms if term_exists(t, data))
+    X = np.zeros((row.size, len(terms)))
+    for j, term in enumerate(terms):
         column = np.ones(row.size)
         for factor in term.factors:
             values = evaluate_factor(source, factor)[row]
@@ -198,7 +199,7 @@ def _session_piece(
                 )
             column = column * values
         X[:, j] = column - column[kind[row] == OBSERVED].mean() if latent_term(spec, term) else column
-    return ResponseRows(response.column, response.terms, X, typical, row, ())
+    return ResponseRows(response.column, terms, X, typical, row, ())
 
 
 def _notes(response: Response, data: SessionData, kind: NDArray[np.int8]) -> Iterator[Finding]:

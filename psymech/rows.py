@@ -66,7 +66,7 @@ def _session_rows(response: Response, data: SessionData, source: ColumnSource, f
         raise DataError(f"Column {response.column!r}: every value is missing. A model needs an observed outcome.")
     if not observed.all():
         findings.append(_missing_outcome(response.column, observed, data))
-    terms = tuple(t for t in response.terms if _exists(t, data))
+    terms = tuple(t for t in response.terms if term_exists(t, data))
     keep = observed.copy()
     for term in terms:
         for factor in term.factors:
@@ -129,7 +129,7 @@ def _unit_rows(
     if not observed.all():
         findings.append(_missing_units(response.column, level, observed, data))
     unit = np.flatnonzero(observed)
-    terms = tuple(t for t in response.terms if _exists(t, data))
+    terms = tuple(t for t in response.terms if term_exists(t, data))
     values = [
         [
             (_means(source, f) if switching and _of_therapists(f, data) else _column(source, f, level))[unit]
@@ -196,7 +196,7 @@ def _shown(factor: Factor) -> str:
     return factor.column if factor.part == "raw" else f"{factor.column}.{factor.part}"
 
 
-def _exists(term: Term, data: SessionData) -> bool:
+def term_exists(term: Term, data: SessionData) -> bool:
     """The therapist part of a variable does not exist where the data name no therapists."""
     return "therapist" in data.levels or all(factor.part != "therapist" for factor in term.factors)
 

@@ -327,6 +327,16 @@ def test_stand_in_columns_have_no_mean_so_that_intercepts_keep_their_prior() -> 
         assert not design.latent.X[:, column.term].any()
 
 
+@pytest.mark.parametrize("name", ["a trait", "one score a patient"])
+def test_without_therapists_nothing_stands_between_them(name: str) -> None:
+    frame = study().drop(columns="therapist")
+    data = psm.SessionData.from_frame(frame, therapist=None)
+    design = make_design(CASES[name][0], data)
+    assert [level.level for level in design.levels] == ["patient"]
+    assert not [t for t in design.terms if "therapist" in t]
+    assert {level for level, _, _ in paths(chosen_tree(CASES[name][0], data))} == {"within", "patient"}
+
+
 def paths(tree: xr.DataTree) -> dict[tuple[str, str, str], Floats]:
     return {key: path.draws for key, path in read_mediation(tree).paths.items()}
 
