@@ -2,7 +2,7 @@
 # `make PYTHON=/path/to/python3 test` picks the interpreter for a new .venv by hand.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format docs notebooks bench constraints clean
+.PHONY: help demo test test-all lint format docs notebooks bench bench-rivals bench-samplers bench-scaling bench-compare bench-gpu constraints clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -37,7 +37,9 @@ help:
 	@echo "make format    let ruff rewrite the code"
 	@echo "make docs      run the examples and build the documentation's site"
 	@echo "make notebooks run the examples whose script or package has changed"
-	@echo "make bench     measure speed side by side"
+	@echo "make bench     measure speed: other programs, samplers, growth (bench-rivals, bench-samplers, bench-scaling)"
+	@echo "make bench-compare BASE=revision  a regression benchmark of the working tree, two minutes"
+	@echo "make bench-gpu  the samplers on JAX on an NVIDIA GPU"
 	@echo "make constraints  renew the pinned versions"
 	@echo "make clean     remove what can be made again, .venv included"
 
@@ -67,8 +69,27 @@ docs: $(DOCS)
 notebooks: $(DOCS)
 	@$(PY) docs/make_notebooks.py
 
-bench: $(DEV)
-	@$(PY) benchmarks/run.py
+bench: bench-rivals bench-samplers bench-scaling
+	@$(PY) benchmarks/table.py
+
+bench-rivals: $(DEV)
+	@PYTHON=$(PY) sh benchmarks/install_rivals.sh
+	@$(PY) benchmarks/rivals.py
+
+bench-samplers: $(DEV)
+	@$(PY) benchmarks/samplers.py
+
+bench-scaling: $(DEV)
+	@$(PY) benchmarks/scaling.py
+	@$(PY) -m benchmarks.million --out benchmarks/results/million.json
+
+bench-compare: $(DEV)
+	@$(PY) benchmarks/compare.py $(or $(BASE),HEAD)
+
+# The CUDA build of the JAX version that is pinned; chains run vectorised on one device.
+bench-gpu: $(DEV)
+	@$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt "jax[$(or $(CUDA),cuda12)]"
+	@$(PY) benchmarks/samplers.py --device gpu
 
 constraints: $(DEV)
 	$(PY) -m pip install --quiet uv

@@ -1,242 +1,158 @@
-"""One case of the benchmark, in a process of its own: takes its options as JSON, prints its figures as JSON.
+"""One case of psymech, in a process of its own: takes its options as JSON, prints its figures as JSON.
 
-Run by run.py. Wall clock and CPU time are of the stage named; peak memory is of the whole process with its children.
+Run by harness.py. Wall clock and CPU time are of the stage named; peak memory is of the whole process with its
+children.
 """
 
 import json
-import resource
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 START = time.perf_counter()
-HERE = Path(__file__).resolve().parent
-CLOCK_SECONDS = 0.05
-MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss: bytes there, kibibytes elsewhere
-MEASURED = ("sd_patient", "sd_therapist", "beta", "u_therapist", "sigma")
 
+import designs  # noqa: E402
+import numpy as np  # noqa: E402
+from measures import CpuClock, peak_mebibytes, quality, rates  # noqa: E402
 
-def cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def peak_mebibytes() -> float:
-    """Peak memory of this process or of its largest child, whichever is larger."""
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return max(peaks) / MEBIBYTE
-
-
-class CpuClock:
-    """CPU time used so far, noted every few hundredths of a second, so that a stage's share can be read off later."""
-
-    def __init__(self) -> None:
-        self.notes: list[tuple[float, float]] = []
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        while not self.stop.is_set():
-            self.notes.append((time.perf_counter(), cpu_seconds()))
-            self.stop.wait(CLOCK_SECONDS)
-
-    def __enter__(self) -> "CpuClock":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-        self.notes.append((time.perf_counter(), cpu_seconds()))
-
-    def in_last(self, seconds: float) -> float:
-        """CPU time used in the last seconds of wall clock."""
-        begin = self.notes[-1][0] - seconds
-        before = [used for at, used in self.notes if at <= begin]
-        return self.notes[-1][1] - (before[-1] if before else self.notes[0][1])
-
-
-def quality(posterior: Any, divergences: int) -> dict[str, Any]:
-    """Smallest effective sample sizes and largest R-hat over the SDs, fixed effects and therapist effects."""
-    import arviz as az
-
-    draws = posterior[[name for name in MEASURED if name in posterior]]
-    out: dict[str, Any] = {"divergences": divergences}
-    for method in ("bulk", "tail"):
-        values = az.ess(draws, method=method)
-        by_variable = {str(name): float(values[name].min()) for name in values.data_vars}
-        out[f"min_ess_{method}"] = min(by_variable.values())
-        out[f"min_ess_{method}_by_variable"] = by_variable
-    rhat = az.rhat(draws)
-    out["max_rhat"] = max(float(rhat[name].max()) for name in rhat.data_vars)
-    out["min_ess"] = min(out["min_ess_bulk"], out["min_ess_tail"])
-    return out
-
-
-def rates(result: dict[str, Any]) -> dict[str, Any]:
-    """Add effective draws per second: of drawing alone, of CPU time, and of everything from building on."""
-    drawing = result["sampling_seconds"] + result["recover_seconds"]
-    return result | {
-        "min_ess_per_second": result["min_ess"] / drawing,
-        "min_ess_per_cpu_second": result["min_ess"] / result["cpu_seconds"],
-        "min_ess_per_second_with_compilation": result["min_ess"] / result["total_seconds"],
-        "peak_mebibytes": peak_mebibytes(),
-    }
+SECONDS = ("compile_seconds", "sampling_seconds", "recover_seconds")
 
 
 def fit(options: dict[str, Any]) -> dict[str, Any]:
-    """Time psymech: one engine, one sampler."""
-    import designs
-
+    """Time psymech: one model, one engine, one sampler."""
     import psymech as psm
 
-    data = designs.session_data(designs.table(designs.SIZES[options["size"]], options["seed"]))
+    model = options["model"]
+    data = designs.session_data(designs.table(designs.SIZES[options["size"]], options["seed"], model))
+    numbers = {name: options[name] for name in ("draws", "tune", "chains")}
     begin = time.perf_counter()
     with CpuClock() as clock:
-        built = psm.build_model(designs.specification(), data, engine=options["engine"])
-        tree = psm.sample(
-            built,
-            draws=options["draws"],
-            tune=options["tune"],
-            chains=options["chains"],
-            seed=options["seed"],
-            sampler=options["sampler"],
-            progressbar=False,
-        )
+        built = psm.build_model(designs.specification(model), data, engine=options["engine"])
+        if options["sampler"] == "nutpie jax":
+            found, seconds, stats = nutpie_on_jax(built, numbers, options)
+        else:
+            tree = psm.sample(
+                built,
+                **numbers,
+                seed=options.get("sampler_seed", options["seed"]),
+                sampler=options["sampler"],
+                progressbar=False,
+            )
+            posterior = tree["posterior"].to_dataset()
+            found = {str(name): posterior[name].values for name in posterior}
+            seconds = {key: float(tree.attrs.get(key, 0.0)) for key in SECONDS}
+            stats = {name: tree["sample_stats"][name].values for name in tree["sample_stats"].data_vars}
     total = time.perf_counter() - begin
-    seconds = {
-        key: float(tree.attrs.get(key, 0.0)) for key in ("compile_seconds", "sampling_seconds", "recover_seconds")
-    }
-    found = quality(tree["posterior"].to_dataset(), int(tree["sample_stats"]["diverging"].values.sum()))
-    cpu = clock.in_last(seconds["sampling_seconds"] + seconds["recover_seconds"])
-    steps = int(tree["sample_stats"]["n_steps"].values.sum()) if "n_steps" in tree["sample_stats"] else None
-    return rates(seconds | found | {"cpu_seconds": cpu, "total_seconds": total, "gradients_after_warmup": steps})
+    figures = quality(found, labels(built.design))
+    figures["divergences"] = int(stats["diverging"].sum())
+    figures["cpu_seconds"] = clock.in_last(seconds["sampling_seconds"] + seconds["recover_seconds"])
+    figures["gradients_after_warmup"] = int(stats["n_steps"].sum()) if "n_steps" in stats else None
+    return rates(seconds | figures | {"total_seconds": total} | accelerator(options))
 
 
-def hand_written(options: dict[str, Any]) -> dict[str, Any]:
-    """Time the model as users write it, on nutpie with its defaults."""
-    import designs
-    import hand_written as written
+def labels(design: Any) -> dict[str, list[str]]:
+    """Names of the entries of each compared variable."""
+    names = {f"sd_{level.level}": list(level.terms) for level in design.levels}
+    return names | {"beta": list(design.terms), "sigma": list(design.sd_labels)}
+
+
+def nutpie_on_jax(built: Any, numbers: dict[str, int], options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Sample with nutpie on code compiled by JAX, which psymech itself does not offer."""
     import nutpie
 
-    from psymech.design import make_design
-    from psymech.priors import choose_priors
+    import psymech.graph.ops_jax  # noqa: F401 - registers the collapsed operators with JAX
+    from psymech import names
+    from psymech.graph.crossing import make_crossing
+    from psymech.inference.collapsed import recover_effects
 
-    data = designs.session_data(designs.table(designs.SIZES[options["size"]], options["seed"]))
-    spec = designs.specification()
-    design = make_design(spec, data)
+    seconds = dict.fromkeys(SECONDS, 0.0)
     begin = time.perf_counter()
-    compiled = nutpie.compile_pymc_model(written.model(design, choose_priors(spec, design)))
-    compiled_at = time.perf_counter()
-    cpu = cpu_seconds()
+    design = built.design
+    keep = [names.SIGMA, names.BETA]
+    for level in design.levels:
+        keep += [names.sd(level.level), names.corr(level.level), names.effect(level.level)]
+    wanted = [name for name in keep if name in built.model.named_vars]
+    compiled = nutpie.compile_pymc_model(built.model, backend="jax", gradient_backend="jax", var_names=wanted)
+    seconds["compile_seconds"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    accept = 0.8 if built.engine == "collapsed" else 0.9  # psymech's defaults
     tree = nutpie.sample(
-        compiled,
+        compiled, **numbers, seed=options["seed"], target_accept=accept, save_warmup=False, progress_bar=False
+    )
+    seconds["sampling_seconds"] = time.perf_counter() - begin
+    found = {name: tree["posterior"][name].values for name in wanted}
+    if built.engine == "collapsed":
+        begin = time.perf_counter()
+        found |= recover_effects(design, make_crossing(design, built.priors), found, seed=options["seed"])
+        seconds["recover_seconds"] = time.perf_counter() - begin
+    return found, seconds, {name: tree["sample_stats"][name].values for name in ("diverging", "n_steps")}
+
+
+def accelerator(options: dict[str, Any]) -> dict[str, Any]:
+    """The device that JAX used, and its peak memory where it tells."""
+    if "jax" not in sys.modules or options["sampler"] in ("nutpie", "pymc"):
+        return {}
+    import jax
+
+    device = jax.devices()[0]
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    return {"jax_device": device.device_kind} | ({} if peak is None else {"device_mebibytes": peak / 2**20})
+
+
+def gradient(options: dict[str, Any]) -> dict[str, Any]:
+    """Time one value and gradient of the collapsed engine on cross-products of a made-up design."""
+    from kernel import call, median_cpu_seconds
+    from kernel import design as made_up
+
+    from psymech.gaussian.kernels_numba import bind
+
+    patients, therapists = options["patients"], options["therapists"]
+    caseloads = np.full(therapists, patients // therapists)
+    caseloads[: patients - caseloads.sum()] += 1
+    cross = made_up(caseloads, options["sessions"], q=options["columns"])
+    run = call(bind(cross, integrate=True))
+    before = peak_mebibytes()
+    begin = time.perf_counter()
+    run()
+    first = time.perf_counter() - begin
+    seconds, calls = median_cpu_seconds(run)
+    return {
+        "gradient_seconds": seconds,
+        "calls": calls,
+        "first_call_seconds": first,
+        "rows": patients * options["sessions"],
+        "mebibytes_with_table": before,
+    }
+
+
+def everyday(options: dict[str, Any]) -> dict[str, Any]:
+    """Time ``psm.fit`` from a table in memory, as users call it, code compiled before."""
+    import psymech as psm
+
+    size = designs.Size(*options["shape"])
+    frame = designs.table(size, options["seed"])
+    begin = time.perf_counter()
+    data = designs.session_data(frame)
+    checked = time.perf_counter()
+    tree = psm.fit(
+        designs.specification(),
+        data,
         draws=options["draws"],
         tune=options["tune"],
-        chains=options["chains"],
         seed=options["seed"],
-        save_warmup=False,
-        progress_bar=False,
+        progressbar=False,
+        effects=["therapist"],
     )
     end = time.perf_counter()
-    seconds = {
-        "compile_seconds": compiled_at - begin,
-        "sampling_seconds": end - compiled_at,
-        "recover_seconds": 0.0,
+    steps = int(tree["sample_stats"]["n_steps"].values.sum())
+    seconds = {key: float(tree.attrs.get(key, 0.0)) for key in SECONDS}
+    return seconds | {
+        "check_table_seconds": checked - begin,
         "total_seconds": end - begin,
-        "cpu_seconds": cpu_seconds() - cpu,
-    }
-    return rates(seconds | quality(tree["posterior"].to_dataset(), int(tree["sample_stats"]["diverging"].values.sum())))
-
-
-def lme4(options: dict[str, Any]) -> dict[str, Any]:
-    """Time lme4's REML fit."""
-    import designs
-
-    frame = designs.table(designs.SIZES[options["size"]], options["seed"])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.csv"
-        frame.to_csv(path, index=False, float_format="%.17g")
-        done = subprocess.run(["Rscript", str(HERE / "lme4.R"), str(path)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "Rscript failed")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / MEBIBYTE
-    return json.loads(done.stdout.splitlines()[-1]) | {"peak_mebibytes": peak}
-
-
-def brms(options: dict[str, Any]) -> dict[str, Any]:
-    """Time brms on the same table with the same priors (its correlations and SDs take them term by term)."""
-    import designs
-
-    from psymech.design import make_design
-    from psymech.priors import choose_priors
-
-    frame = designs.table(designs.SIZES[options["size"]], options["seed"])
-    spec = designs.specification()
-    design = make_design(spec, designs.session_data(frame))
-    priors = choose_priors(spec, design)
-    rows = ["prior,class,coef,group"]
-    for label, prior in zip(design.terms, priors.beta, strict=True):
-        where = "Intercept,," if label == "Intercept" else f"b,{label},"
-        rows.append(f'"normal({prior.mean:.8g}, {prior.sd:.8g})",{where}')
-    for level in design.levels:
-        for label, prior in zip(level.terms, priors.sd[level.level], strict=True):
-            rows.append(f'"normal(0, {prior.sd:.8g})",sd,{label},{level.level}')
-    rows += [f'"normal(0, {priors.sigma[0].sd:.8g})",sigma,,', '"lkj(2)",cor,,']
-    with tempfile.TemporaryDirectory() as folder:
-        table, given = Path(folder) / "table.csv", Path(folder) / "priors.csv"
-        frame.to_csv(table, index=False, float_format="%.17g")
-        given.write_text("\n".join(rows) + "\n")
-        numbers = [str(options[key]) for key in ("draws", "tune", "chains")] + ["2", str(options["seed"])]
-        command = ["Rscript", str(HERE / "brms.R"), str(table), str(given), *numbers]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "Rscript failed")
-    found = json.loads(done.stdout.splitlines()[-1])
-    found["min_ess"] = min(found["min_ess_bulk"], found["min_ess_tail"])
-    found["min_ess_per_cpu_second"] = found["min_ess"] / found["sampling_cpu_seconds"]
-    return found
-
-
-def growth_of_cost(options: dict[str, Any]) -> dict[str, Any]:
-    """Time one value and gradient as sessions per patient grow at equal patients; rounds go through all sizes."""
-    import designs
-    import numpy as np
-
-    from psymech.design import make_design
-    from psymech.graph.crossing import make_crossing
-    from psymech.inference.collapsed import design_target, starting_points
-    from psymech.priors import choose_priors
-
-    calls = {}
-    for sessions in options["sessions"]:
-        size = designs.Size(options["therapists"], options["patients"], sessions)
-        spec = designs.specification()
-        design = make_design(spec, designs.session_data(designs.table(size, options["seed"])))
-        priors = choose_priors(spec, design)
-        target = design_target(design, priors, make_crossing(design, priors))
-        point = starting_points(target, design, priors)(options["seed"])
-        value, gradient = target.value_and_grad(point)
-        assert np.isfinite(value) and np.isfinite(gradient).all()
-        calls[sessions] = (target, point)
-    times: dict[int, list[float]] = {sessions: [] for sessions in calls}
-    for _ in range(options["rounds"]):
-        for sessions, (target, point) in calls.items():
-            for _ in range(options["calls"]):
-                begin = time.process_time_ns()
-                target.value_and_grad(point)
-                times[sessions].append((time.process_time_ns() - begin) / 1e3)
-    return {
-        "patients": options["therapists"] * options["patients"],
-        "microseconds": {str(sessions): float(np.median(values)) for sessions, values in times.items()},
-        "calls": options["rounds"] * options["calls"],
+        "rows": size.rows,
+        "gradients_after_warmup": steps,
+        "peak_mebibytes": peak_mebibytes(),
     }
 
 
@@ -261,21 +177,15 @@ def first_fit(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "engine": built.engine,
         "from_start_seconds": end - START,
-        **{
-            key: float(tree.attrs[key])
-            for key in ("compile_seconds", "sampling_seconds", "recover_seconds")
-            if key in tree.attrs
-        },
+        **{name: float(tree.attrs[name]) for name in SECONDS if name in tree.attrs},
         "peak_mebibytes": peak_mebibytes(),
     }
 
 
 CASES = {
     "fit": fit,
-    "hand_written": hand_written,
-    "lme4": lme4,
-    "brms": brms,
-    "growth_of_cost": growth_of_cost,
+    "gradient": gradient,
+    "everyday": everyday,
     "import": import_psymech,
     "first_fit": first_fit,
 }

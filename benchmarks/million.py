@@ -193,7 +193,7 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.million", "--table", str(table)]
         command += ["--draws", str(options.draws), "--tune", str(options.tune)]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    from benchmarks.run import machine, versions
+    from benchmarks.harness import machine, versions
 
     result = {"date": time.strftime("%Y-%m-%d"), "seed": SEED, "machine": machine(), "versions": versions()}
     result |= json.loads(found.stdout.splitlines()[-1])
