@@ -26,6 +26,7 @@ html_math_renderer = "mathml"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
+suppress_warnings = ["ref.python"]  # words such as `table`, which is a field of several classes, used as a type
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # a dataclass documents its fields; each needs no entry of its own

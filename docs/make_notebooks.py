@@ -9,16 +9,20 @@ import re
 import sys
 import tempfile
 import time
+from base64 import b64decode, b64encode
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 COMMITTED = EXAMPLES / "notebooks"
+COLOURS = 96  # of a figure's palette
 PER_CELL = 900  # seconds; an example takes less than a minute, a first compilation on a busy machine more
 # The place in a warning is a path of this machine, the line after it the source at that place.
 WARNING = re.compile(r"^\S*:\d+: (\w+Warning: .*)\n(?:  .*\n)?", re.MULTILINE)
@@ -39,7 +43,7 @@ def as_notebook(script: Path) -> nbformat.NotebookNode:
         del notebook.cells[0]
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same at every conversion
-        cell["metadata"] = {}
+        cell["metadata"] = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
     return notebook
 
 
@@ -72,11 +76,20 @@ def execute(script: Path) -> nbformat.NotebookNode:
         )
         client.execute(env=environment)
     for cell in notebook.cells:
-        cell["metadata"] = {}
+        cell.metadata.pop("execution", None)  # times of day
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
                 output["text"] = WARNING.sub(r"\1\n", output["text"])
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = smaller(output["data"]["image/png"])
     return notebook
+
+
+def smaller(png: str) -> str:
+    """Return a PNG in base64 with a palette of its own, a third of the bytes; a committed notebook stays small."""
+    buffer = BytesIO()
+    Image.open(BytesIO(b64decode(png))).convert("RGB").quantize(COLOURS).save(buffer, format="PNG", optimize=True)
+    return b64encode(buffer.getvalue()).decode()
 
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:

@@ -85,10 +85,13 @@ def stage_links(text: str, at: Path) -> str:
     return "".join(part if FENCED.fullmatch(part) else LINK.sub(turn, part) for part in parts)
 
 
-def pages_linked(text: str) -> list[str]:
-    """Return the pages that a staged text links to, in order, each once."""
-    targets = [target for _, target, _ in LINK.findall(text) if target.endswith((".md", ".ipynb"))]
-    return [page for page in dict.fromkeys(target.rpartition(".")[0] for target in targets) if page != "index"]
+def pages_linked(text: str) -> dict[str, str]:
+    """Return the pages that a staged text links to, in order, with the words of their first link."""
+    found: dict[str, str] = {}
+    for label, target, _ in LINK.findall(text):
+        if target.endswith((".md", ".ipynb")):
+            found.setdefault(target.rpartition(".")[0], label.strip("[]"))
+    return found
 
 
 def sections(index: str) -> dict[str, str]:
@@ -110,10 +113,11 @@ def stage_pages() -> None:
         if page == "index":
             taken: set[str] = set()
             for heading, part in sections(text).items():
-                pages = [linked for linked in pages_linked(part) if linked not in taken]
+                pages = {linked: label for linked, label in pages_linked(part).items() if linked not in taken}
                 taken.update(pages)
                 section = SOURCE / f"{SECTIONS[heading]}.md"
-                section.write_text(f"# {heading}\n{part}{contents(pages)}", encoding="utf-8")
+                entries = (f"{label[:1].upper()}{label[1:]} <{linked}>" for linked, label in pages.items())
+                section.write_text(f"# {heading}\n{part}{contents(entries)}", encoding="utf-8")
             text += contents(SECTIONS.values())
         elif page == "api":
             text += stage_names()

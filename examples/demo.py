@@ -32,6 +32,7 @@ BAR = sys.stderr.isatty()  # the stages of a fit, where somebody is watching
 SHOWN: list[Path] = []
 
 
+# %% tags=["hide-input"]
 def heading(text: str) -> None:
     """Print a heading."""
     print(f"\n{text}\n{'=' * len(text)}\n", flush=True)

@@ -30,6 +30,7 @@ SAID = ["techniques", "common_factors", "therapist"]
 CERTAIN = 0.95  # from this probability on, a direction is called clear
 
 
+# %% tags=["hide-input"]
 def heading(text: str) -> None:
     """Print a heading."""
     print(f"\n{text}\n{'=' * len(text)}\n", flush=True)
@@ -56,6 +57,7 @@ def figure(draws: xr.DataArray, digits: int = 2, unit: str = "") -> str:
     return f"{float(draws.mean()):.{digits}f}{unit} (89% interval {low:.{digits}f} to {high:.{digits}f})"
 
 
+# %%
 study = psm.load_example("process_study")
 print(study)
 
