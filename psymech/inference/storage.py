@@ -24,6 +24,7 @@ from psymech.inference.digests import Attributes, Digests, Groups, differing, di
 from psymech.inference.run_folder import is_run
 from psymech.inference.seal import REMEDY, check_seal, seal
 from psymech.posterior.tree import ATTR_DATA, DATA_LEFT_OUT
+from psymech.spec.model import one_of
 
 Format = Literal[".nc", ".zarr"]
 FORMATS: Final[tuple[Format, ...]] = (".nc", ".zarr")
@@ -31,6 +32,7 @@ ATTR_SHA256: Final = "psymech_sha256"  # of everything in the file
 ATTR_PARTS: Final = "psymech_sha256_parts"  # JSON: the beginning of the SHA-256 of each part, to name what is damaged
 DATA_DIMS: Final = {names.OBS, names.COLUMN}  # of variables that hold the table's values
 NESTING: Final = frozenset(names.parent_of_unit(a, b) for a, b in combinations(names.LEVELS, 2))
+NAMING: Final = frozenset({names.ATTR_NOTES, names.ATTR_PRIOR_NOTES})  # attributes that may name units or quote values
 ASIDE: Final = ".old"  # ends the name of a folder that is being replaced
 REMOVAL_SECONDS: Final = 10.0  # for writers that are still at work in what is to be removed
 REMOVAL_PAUSE: Final = 0.05
@@ -39,7 +41,9 @@ COMPRESSION_LEVEL: Final = 1  # posterior draws hardly compress; this is nearly 
 ONE_CHUNK_BYTES: Final = 2**25  # a zarr variable up to this size is one file, a larger one is one file a chain
 
 
-def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
+def save(
+    tree: xr.DataTree, path: str | Path, *, data: bool = True, level: Literal["unit", "population"] = "unit"
+) -> Path:
     """Write a fitted tree to a file that stands alone: ``.nc`` (netCDF) or ``.zarr`` (a folder).
 
     The file carries a SHA-256 of all its variables, coordinates and attributes, and one of its bytes. It takes its name
@@ -57,6 +61,9 @@ def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
         which row belongs to whom; the means of patients and therapists; and the notes on the table, which may quote
         values. Draws of the effects of patients and therapists with their ids stay, and they are personal data too.
         Estimates that need the sessions say so.
+    level
+        ``"population"`` leaves out, beside the data, whatever has one value a patient, therapist or clinic, and all
+        ids: fixed effects, SDs, correlations and residuals stay. See docs/privacy.md.
 
     Returns
     -------
@@ -76,9 +83,9 @@ def save(tree: xr.DataTree, path: str | Path, *, data: bool = True) -> Path:
     'fit.nc'
     """
     path = Path(path)
-    format_ = file_format(path)
-    _check_place(path, path.resolve(), format_)
-    write(tree if data else without_data(tree), path)
+    one_of(level, ("unit", "population"), "level")
+    _check_place(path, path.resolve(), file_format(path))
+    write(population_only(tree) if level == "population" else tree if data else without_data(tree), path)
     return path
 
 
@@ -184,6 +191,21 @@ def without_data(tree: xr.DataTree) -> xr.DataTree:
     new = xr.DataTree.from_dict(groups)
     new.attrs = {name: value for name, value in tree.attrs.items() if name != names.ATTR_NOTES}
     new.attrs |= {ATTR_DATA: DATA_LEFT_OUT}
+    return new
+
+
+def population_only(tree: xr.DataTree) -> xr.DataTree:
+    """Return the tree without data and without any variable or coordinate of a patient, therapist or clinic."""
+    groups: dict[str, xr.Dataset] = {}
+    for node in without_data(tree).subtree:
+        dataset = node.to_dataset(inherit=False)
+        units = {dim for dim in dataset.dims if dim in names.LEVELS}
+        kept = dataset.drop_vars([name for name, v in dataset.variables.items() if units & set(v.dims)])
+        if node.path not in (f"/{names.CONSTANT_DATA}", f"/{names.OBSERVED_DATA}"):
+            groups[node.path] = kept
+    new = xr.DataTree.from_dict(groups)
+    new.attrs = {name: value for name, value in tree.attrs.items() if name not in NAMING}
+    new.attrs |= {ATTR_DATA: DATA_LEFT_OUT, "effects_kept": "[]"}
     return new
 
 
