@@ -1,6 +1,6 @@
 """The explicit graph: every random effect is a variable. Works for every family and for crossed levels."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pymc as pm
@@ -12,10 +12,10 @@ from psymech.design import Design, LevelDesign
 from psymech.errors import SpecError
 from psymech.graph.predictor import linear_predictor
 from psymech.graph.residuals import ar1_response
-from psymech.graph.variables import covariance_factor, matmul, register_covariance, signed_scales, standard_vector
+from psymech.graph.therapist_sds import therapist_sds
+from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
 from psymech.priors import ChosenPriors, uncentring
-from psymech.spec.model import THERAPIST
-from psymech.spec.priors import HalfNormal, HalfStudentT, Normal, Prior
+from psymech.spec.priors import HalfNormal, HalfStudentT, Normal
 
 Parametrisation = Literal["centred", "non-centred"]
 CENTRE_ABOVE = 0.9
@@ -149,26 +149,14 @@ def ordered_cutpoints(prior: Normal, k: int) -> TensorVariable:
 
 def residual_sd(design: Design, priors: ChosenPriors) -> TensorVariable:
     """Register sigma, a scalar or one per response, group or therapist, and return it per row."""
-    sd = positive_sigma(design, priors)
     if priors.sd_log_sigma is not None:
-        return _therapist_sd(design, priors.sd_log_sigma, sd)
+        return therapist_sds(design, priors)
+    sd = positive_sigma(design, priors)
     if design.residual_by is not None:
         return sd[pm.Data(names.RESIDUAL_GROUP_OF_OBS, design.residual_by.code, dims=(names.OBS,))]
     if len(design.responses) == 1:
         return sd
     return sd[pm.Data(names.RESPONSE_OF_OBS, design.response, dims=(names.OBS,))]
-
-
-def _therapist_sd(design: Design, prior: Prior, sd: TensorVariable) -> TensorVariable:
-    """Register the therapists' log residual SDs, normal around log sigma, non-centred; return the SD of each row."""
-    level = design.level(THERAPIST)
-    assert level is not None
-    scale = signed_scales("scale_log_sigma", [prior])[0]
-    pm.Deterministic(names.SD_LOG_SIGMA, pt.abs(scale))
-    z = pm.Normal("z_log_sigma", 0.0, 1.0, dims=(THERAPIST,))
-    log_sd = pm.Deterministic(names.LOG_SIGMA, pt.log(sd) + scale * z, dims=(THERAPIST,))
-    code = pm.Data("therapist_of_residual", level.code, dims=(names.OBS,))
-    return cast(TensorVariable, pt.exp(log_sd))[code]
 
 
 def positive_sigma(design: Design, priors: ChosenPriors) -> TensorVariable:

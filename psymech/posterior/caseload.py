@@ -71,6 +71,7 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
     """
     if level not in CHILDREN:
         raise SpecError(f"level: expected one of {', '.join(CHILDREN)}, found {level!r}.")
+    read.require_level(tree, level)
     rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, level))
     labels = read.unit_labels(tree, level)
     data = read.constants(tree, columns=False)

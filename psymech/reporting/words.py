@@ -273,6 +273,10 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
         "therapists' means."
         if spec.get("decompose") == "observed" and any(i.part == "within" for i in read.terms_of(tree))
         else "",
+        "Patients who changed therapist were shared among their therapists in proportion to sessions (multiple "
+        "membership)."
+        if read.shared_levels(tree)
+        else "",
         "Residuals followed a first-order autoregressive process along the sessions of a patient."
         if names.PHI in read.posterior(tree)
         else "",

@@ -123,7 +123,10 @@ def explicit_rows(spec: psm.ModelSpec, data: psm.SessionData, rng: np.random.Gen
         _, u, theta, effects = level_values(point, level, priors, centred=False)
         total += theta + effects
         eta = eta + np.sum(level.Z * u[level.code], axis=1)
-    sigma = np.atleast_1d(np.exp(point["sigma_log__"]))
+    if priors.sd_log_sigma is None:
+        sigma = np.atleast_1d(np.exp(point["sigma_log__"]))
+    else:  # the average of the therapists' logarithms stands for sigma
+        sigma = np.atleast_1d(np.exp(point["mean_log_sigma"] - point["scale_log_sigma"] * point["z_log_sigma"].mean()))
     total += sum(scale_log_pdf(p, s) + np.log(s) for p, s in zip(priors.sigma, sigma, strict=True))
     if priors.sd_log_sigma is None:
         sd = sigma[design.sd_code]
