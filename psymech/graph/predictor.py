@@ -67,7 +67,7 @@ def unit_above(lowest: LevelDesign, level: LevelDesign) -> NDArray[np.int64] | N
 def _by_rows(name: str, columns: NDArray[np.float64], beta: TensorVariable) -> TensorVariable:
     if not columns.shape[1]:
         return pt.zeros(columns.shape[0])
-    return matmul(pm.Data(name, columns, dims=(names.OBS, None)), beta)
+    return matmul(pm.Data(name, columns), beta)
 
 
 def _level_by_rows(level: LevelDesign, u: TensorVariable) -> TensorVariable:
