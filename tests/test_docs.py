@@ -21,7 +21,7 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-FITS = ("README.md", "tree.md", "estimands.md", "checks.md", "sampling.md")
+FITS = ("README.md", "privacy.md", "tree.md", "estimands.md", "checks.md", "sampling.md")
 RUN_ELSEWHERE = ("api.md",)  # its fits are those of the docstrings' examples, made by conftest.py
 
 
