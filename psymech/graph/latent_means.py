@@ -31,13 +31,13 @@ from psymech.priors import ChosenPriors
 from psymech.spec.model import response_label
 
 Effects = Mapping[Level, TensorVariable]
-IMPUTED = "imputed"
 
 
 def latent_model(design: Design, priors: ChosenPriors) -> pm.Model:
     """Return the model with latent means, every effect a variable; see :func:`psymech.build_model`."""
     assert design.latent is not None
-    with pm.Model(coords=coordinates(design)) as model:
+    missing = {names.MISSING: np.arange(design.latent.n_imputed)} if design.latent.n_imputed else {}
+    with pm.Model(coords={**coordinates(design), **missing}) as model:
         beta = fixed_effects(design, priors)
         effects = {level.level: level_effects(level, priors, design) for level in design.levels}
         _response(design, design.latent, beta, effects, positive_sigma(design, priors))
@@ -184,9 +184,10 @@ def _imputed(latent: LatentDesign) -> TensorVariable:
     """
     rows = slice(latent.n_obs, latent.n_obs + latent.n_imputed)
     spread = np.array([latent.y[latent.response == r].std() for r in range(latent.response.max() + 1)])
-    standard = pm.Normal(IMPUTED, 0.0, 1.0, shape=latent.n_imputed)
-    pm.Potential(f"{IMPUTED}_reference", -pm.logp(pm.Normal.dist(0.0, 1.0), standard).sum())
-    return latent.y[rows] + spread[latent.response[rows]] * standard
+    standard = pm.Normal("z_imputed", 0.0, 1.0, dims=(names.MISSING,))
+    pm.Potential("reference_imputed", -pm.logp(pm.Normal.dist(0.0, 1.0), standard).sum())
+    values = latent.y[rows] + spread[latent.response[rows]] * standard
+    return pm.Deterministic(names.IMPUTED, values, dims=(names.MISSING,))
 
 
 def draw_latent(

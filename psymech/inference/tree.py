@@ -46,13 +46,20 @@ def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
         dims[names.NU] = ()
     if design.family == "ordinal":
         dims[names.CUTPOINTS] = (names.THRESHOLD,)
-    if design.imputation is not None:
+    if _n_missing(design):
         dims[names.IMPUTED] = (names.MISSING,)
     if design.slope_predictors is not None:
         dims[names.LOADING] = (names.LOADING_TERM,)
     if design.pooled is not None:
         dims[names.POOLED_MEAN], dims[names.POOLED_SD] = (names.INGREDIENT,), ()
     return dims
+
+
+def _n_missing(design: Design) -> int:
+    """Number of missing values that are parameters."""
+    if design.imputation is not None:
+        return design.imputation.n
+    return 0 if design.latent is None else design.latent.n_imputed
 
 
 def tree_coords(design: Design) -> dict[str, NDArray]:
@@ -64,8 +71,8 @@ def tree_coords(design: Design) -> dict[str, NDArray]:
             coords[names.RESPONSE + names.AUX] = coords[names.RESPONSE]
     if design.residual_by is not None:
         coords[names.RESIDUAL_GROUP] = np.array(design.residual_by.labels, dtype=object)
-    if design.imputation is not None:
-        coords[names.MISSING] = np.arange(design.imputation.n)
+    if _n_missing(design):
+        coords[names.MISSING] = np.arange(_n_missing(design))
     if design.slope_predictors is not None:
         coords[names.LOADING_TERM] = np.array(design.slope_predictors.labels, dtype=object)
     if design.pooled is not None:
@@ -163,6 +170,11 @@ def _constant_data(design: Design, coords: Mapping[str, NDArray]) -> xr.Dataset:
         patients = [rows.code["patient"] for rows in design.imputation.imputed if "patient" in rows.code]
         if patients:
             data[names.PATIENT_OF_MISSING] = ((names.MISSING,), np.concatenate(patients))
+    if design.latent is not None and design.latent.n_imputed:
+        holes = slice(design.latent.n_obs, design.latent.n_obs + design.latent.n_imputed)
+        data[names.ROW_OF_MISSING] = ((names.MISSING,), design.latent.row[holes])
+        data[names.RESPONSE_OF_MISSING] = ((names.MISSING,), design.latent.response[holes])
+        data[names.PATIENT_OF_MISSING] = ((names.MISSING,), design.latent.code["patient"][holes])
     for position, level in enumerate(design.levels):
         Z = _known(design, level.terms, level.Z)
         data[names.design_z(level.level)] = ((names.OBS, names.term_dim(level.level)), Z)

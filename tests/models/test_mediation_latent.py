@@ -166,7 +166,7 @@ def values_at(model: pm.Model, design: Design, point: dict[str, NDArray]) -> lis
     return list(function(point))
 
 
-def imputed_sessions(frame: pd.DataFrame, design: Design, standard: Floats) -> dict[tuple[str, str, int], float]:
+def imputed_sessions(frame: pd.DataFrame, design: Design, values: Floats) -> dict[tuple[str, str, int], float]:
     """Imputed values by response, patient and session, in the order of the design's rows."""
     found = design.latent
     assert found is not None
@@ -174,9 +174,8 @@ def imputed_sessions(frame: pd.DataFrame, design: Design, standard: Floats) -> d
     places = range(found.n_obs, found.n_obs + found.n_imputed)
     for k, place in enumerate(places):
         name = design.responses[found.response[place]]
-        spread = found.y[found.response == found.response[place]].std()
         row = table_.iloc[found.row[place]]
-        out[name, row["patient"], int(row["session"])] = float(found.y[place] + spread * standard[k])
+        out[name, row["patient"], int(row["session"])] = float(values[k])
     return out
 
 
@@ -197,7 +196,7 @@ def test_density_is_that_of_the_equations(name: str, holes: bool) -> None:
     assert (design.latent.n_imputed > 0) == holes
     imputed = imputed_sessions(frame, design, rest[-1]) if holes else {}
     wanted = log_density(frame, design, CASES[name][1], beta, sigma, effects)(imputed)
-    parts = [model["y"], *([model["imputed"], *model.potentials] if holes else [])]
+    parts = [model["y"], *([model["z_imputed"], *model.potentials] if holes else [])]
     found = float(model.compile_logp(vars=parts, mode=MODE)(point))
     assert found == pytest.approx(wanted, rel=EXACT)
 
