@@ -121,7 +121,7 @@ def test_every_example_has_a_title_and_ends_in_words():
     for script in sorted((ROOT / "examples").glob("*.py")):
         text = script.read_text(encoding="utf-8")
         assert re.search(r"^# %% \[markdown\]\n# # \S", text, re.MULTILINE), f"{script.name}: no title"
-        assert "In words" in text, f"{script.name}: says nothing in words"
+        assert "textwrap.fill(" in text, f"{script.name}: says nothing in words"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
