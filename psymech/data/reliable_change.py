@@ -33,24 +33,40 @@ class ClinicalCutoffs:
 
 
 def clinical_cutoffs(
-    *, dysfunctional_mean: float, dysfunctional_sd: float, functional_mean: float, functional_sd: float
+    *,
+    dysfunctional_mean: float,
+    dysfunctional_sd: float,
+    functional_mean: float,
+    functional_sd: float,
+    reliability: float | None = None,
 ) -> ClinicalCutoffs:
-    r"""Return the cut-offs a, b and c of Jacobson and Truax.
+    r"""Return the cut-offs a, b and c of Jacobson and Truax, or of Hageman and Arrindell.
 
     .. math:: a = M_1 \pm 2 s_1, \qquad b = M_0 \mp 2 s_0, \qquad c = \frac{s_0 M_1 + s_1 M_0}{s_0 + s_1}
 
     with M and s the mean and SD of the dysfunctional (1) and the functional population (0); signs so that a lies on the
     functional side of :math:`M_1`.
 
+    With `reliability` they are cut-offs between true scores (Hageman & Arrindell): each SD is taken without measurement
+    error, :math:`\sqrt{s^2 - E^2}` with the standard error of measurement :math:`E = s_1 \sqrt{1 - r_{xx}}` in both
+    populations.
+
+    Parameters
+    ----------
+    dysfunctional_mean, dysfunctional_sd, functional_mean, functional_sd : float
+    reliability : float, optional
+        :math:`r_{xx}` of the measure in the dysfunctional population.
+
     Raises
     ------
     SpecError
-        An SD not above zero, or equal means.
+        An SD not above zero, equal means, or an SD no larger than the standard error of measurement.
 
     References
     ----------
     Jacobson & Truax (1991), Clinical significance, Journal of Consulting and Clinical Psychology 59, 12-19.
     https://doi.org/10.1037/0022-006X.59.1.12
+    Hageman & Arrindell (1999), https://doi.org/10.1016/S0005-7967(99)00032-7
 
     Examples
     --------
@@ -61,6 +77,14 @@ def clinical_cutoffs(
     m1, m0 = float(dysfunctional_mean), float(functional_mean)
     if not np.isfinite([m1, m0]).all() or m1 == m0:
         raise SpecError(f"Expected two different means, found {m1!r} (dysfunctional) and {m0!r} (functional).")
+    if reliability is not None:
+        error = difference_error(sd=s1, reliability=reliability) / np.sqrt(2.0)
+        if s0 <= error:
+            raise SpecError(
+                f"functional_sd: expected more than the standard error of measurement ({error:.4g}), found {s0!r}: the "
+                "functional population would have no true differences. Leave reliability= out."
+            )
+        s1, s0 = float(np.sqrt(s1**2 - error**2)), float(np.sqrt(s0**2 - error**2))
     sign = 1.0 if m0 > m1 else -1.0
     return ClinicalCutoffs(a=m1 + sign * 2 * s1, b=m0 - sign * 2 * s0, c=(s0 * m1 + s1 * m0) / (s0 + s1))
 
@@ -99,7 +123,11 @@ def reliable_change(
               r_d = 1 - S_d^2 / \mathrm{Var}(x_2 - x_1), \qquad |RC| > 1.65
 
     with means and variance those of the patients given; r_d is the published ratio of true to observed variance of
-    differences where both occasions share one standard error of measurement.
+    differences where both occasions share one standard error of measurement E. With a cut-off K between true scores,
+    recovery asks that the true score after treatment lies beyond it,
+
+    .. math:: CS = \frac{M_2 + (x_2 - M_2)\, r_2 - K}{\sqrt{r_2}\, E}, \qquad
+              r_2 = 1 - E^2 / \mathrm{Var}(x_2), \qquad |CS| > 1.65
 
     Parameters
     ----------
@@ -110,7 +138,8 @@ def reliable_change(
         :math:`r_{xx}` of the measure.
     method : {"jacobson-truax", "hageman-arrindell"}
     cutoff : float, optional
-        Between dysfunctional and functional, such as :func:`psymech.clinical_cutoffs` gives: adds recovery.
+        Between dysfunctional and functional, such as :func:`psymech.clinical_cutoffs` gives: adds recovery. For
+        ``"hageman-arrindell"`` the cut-off between true scores (``clinical_cutoffs(..., reliability=...)``).
     lower_is_better : bool
     confidence : float, optional
         Two-sided confidence in the place of the method's published critical value.
@@ -120,7 +149,8 @@ def reliable_change(
     DataFrame
         ``pre``, ``post``, ``change`` (post - pre), ``rci`` (its sign as that of the change), ``status``: recovered
         (improved, and post on the functional side of the cut-off where pre was not), improved, unchanged, deteriorated;
-        missing where a score is.
+        missing where a score is. ``"hageman-arrindell"`` with a cut-off adds ``csi``, CS signed so that positive is the
+        functional side; recovered then asks for ``csi`` above the critical value.
 
     Raises
     ------
@@ -161,8 +191,23 @@ def reliable_change(
     if cutoff is not None:
         before = scores["pre"] > cutoff if lower_is_better else scores["pre"] < cutoff
         after = scores["post"] < cutoff if lower_is_better else scores["post"] > cutoff
+        if method == "hageman-arrindell":
+            csi = _beyond_cutoff(scores["post"], change.notna(), cutoff, error / np.sqrt(2.0), lower_is_better)
+            after = csi > critical
+            scores = scores.assign(csi=csi)
         status[(gain > critical) & before & after] = "recovered"
-    return scores.assign(change=change, rci=rci, status=status.where(change.notna(), None))
+    table = scores.assign(change=change, rci=rci, status=status.where(change.notna(), None))
+    return table[[name for name in ("pre", "post", "change", "rci", "csi", "status") if name in table]]
+
+
+def _beyond_cutoff(
+    post: pd.Series, complete: pd.Series, cutoff: float, error: float, lower_is_better: bool
+) -> pd.Series:
+    """How far the estimated true score after treatment lies beyond the cut-off, in its standard errors."""
+    share = _true_share(post[complete].to_numpy(), error, what="The scores after treatment")
+    mean = post[complete].mean()
+    distance = (mean + (post - mean) * share - cutoff) / (np.sqrt(share) * error)
+    return -distance if lower_is_better else distance
 
 
 def _paired(pre: object, post: object) -> pd.DataFrame:
@@ -177,12 +222,12 @@ def _paired(pre: object, post: object) -> pd.DataFrame:
     return pd.DataFrame({"pre": first, "post": second}, index=index)
 
 
-def _true_share(change: np.ndarray, error: float) -> float:
-    """Reliability of difference scores: the share of their variance that is not measurement error."""
+def _true_share(change: np.ndarray, error: float, *, what: str = "The changes") -> float:
+    """Reliability of scores: the share of their variance that is not measurement error."""
     variance = change.var(ddof=1) if change.size > 1 else 0.0
     if variance <= error**2:
         raise DataError(
-            f"The changes of {change.size} patients have the variance {variance:.4g}, no more than that of measurement "
+            f"{what} of {change.size} patients have the variance {variance:.4g}, no more than that of measurement "
             f"error ({error**2:.4g}), so that their reliability is undefined. Use method='jacobson-truax'."
         )
     return float(1.0 - error**2 / variance)

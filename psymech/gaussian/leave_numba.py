@@ -5,7 +5,6 @@ matrices of its units only, so that memory does not grow with the number of draw
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -18,6 +17,8 @@ from psymech.gaussian.leave_row import weighted_rows
 from psymech.gaussian.loglik import LOG_2PI, Prior, prior_arrays
 
 NO_PARENT = -1
+
+type Nest = tuple[IntArray, IntArray, tuple[IntArray, ...]]
 
 
 def leave_units_out(
@@ -91,7 +92,7 @@ def _arguments(
     factors: Sequence[ArrayLike],
     beta: ArrayLike | None,
     prior: Prior | None,
-) -> tuple[tuple[Any, ...], FloatArray, tuple[FloatArray, ...], FloatArray, FloatArray, float]:
+) -> tuple[Nest, FloatArray, tuple[FloatArray, ...], FloatArray, FloatArray, float]:
     """Units of all levels one behind the other, and the arguments as the kernels take them."""
     weights = np.ascontiguousarray(coefs, dtype=np.float64)
     roots = tuple(np.ascontiguousarray(factor, dtype=np.float64) for factor in factors)

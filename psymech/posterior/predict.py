@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -13,6 +12,7 @@ from psymech import names
 from psymech.errors import DataError, DesignWarning, SpecError, shown_ids
 from psymech.names import CHAIN, DRAW, OBS, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
+from psymech.posterior.carried import LastResiduals, decay, last_residuals
 from psymech.posterior.newdata import NOBODY, UNSEEN, NewRows, NewUnits, new_rows
 from psymech.posterior.residuals import differs
 
@@ -90,10 +90,13 @@ def predict(
     Notes
     -----
     A decomposed predictor is split by the means of the fit for patients and therapists of the fit, and by the means of
-    the new rows for others. AR(1) residuals are drawn afresh, correlated within the new rows of a patient; the last
-    residual seen in the fit is not carried on. Where each therapist has a residual SD, a therapist of the fit keeps
-    it under every target. For binary and ordinal outcomes the average therapist's curve is that of
-    a typical patient; averaging draws of ``new_therapist`` gives the population's.
+    the new rows for others. AR(1) residuals carry on, under ``target="this_therapist"``, in sessions of a patient of
+    the fit after the last one with an outcome: with e that session's residual in a draw and d sessions since,
+    :math:`\phi^d e` is part of the expected outcome, and the new residual has the variance
+    :math:`\sigma^2 (1 - \phi^{2d})`. In earlier sessions, for other patients and under the other targets residuals
+    are drawn afresh. Within the new rows of a patient they correlate. Where each therapist has a residual SD, a
+    therapist of the fit keeps it under every target. For binary and ordinal outcomes the average therapist's curve is
+    that of a typical patient; averaging draws of ``new_therapist`` gives the population's.
 
     A response with one value a patient or therapist is predicted at every row given, as if the unit's score were taken
     there.
@@ -123,10 +126,12 @@ def predict(
             eta += _random(tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
             if not drawn:
                 notes += _unseen_note(level, rows.units[level])
+    carried, said = _carried(tree, chosen, rows, target)
+    notes += said
     values = (
-        expected_outcome(tree, chosen, eta)
+        expected_outcome(tree, chosen, eta if carried is None else eta + _carried_mean(tree, chosen, rows, carried))
         if kind == "mean"
-        else _outcome(tree, chosen, eta, rows, np.random.default_rng([used, len(names.LEVELS)]))
+        else _outcome(tree, chosen, eta, rows, carried, np.random.default_rng([used, len(names.LEVELS)]))
     )
     return _labelled(tree, values, rows).assign_attrs(
         target=target, kind=kind, response=chosen, seed=used, notes="\n".join(notes)
@@ -216,7 +221,54 @@ def expected_outcome(tree: xr.DataTree, response: str, eta: np.ndarray) -> np.nd
     return out
 
 
-def _outcome(tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, rng: np.random.Generator) -> np.ndarray:
+def _is_autoregressive(tree: xr.DataTree) -> bool:
+    return read.json_attr(tree, names.ATTR_SPEC).get("residual", "iid") == "ar1"
+
+
+def _carried(
+    tree: xr.DataTree, response: str, rows: NewRows, target: str
+) -> tuple[LastResiduals | None, tuple[str, ...]]:
+    """Last residuals of the fit that reach into the new rows, and a note; None where there are none."""
+    known = np.unique(rows.units["patient"].known)
+    known = known[known != UNSEEN]
+    if target != "this_therapist" or not known.size or not _is_autoregressive(tree):
+        return None, ()
+    if tree.attrs.get(read.ATTR_DATA) == read.DATA_LEFT_OUT:
+        text = "The fit was saved without its sessions: AR(1) residuals are drawn afresh, not carried on from them."
+        return None, (text,)
+    found = last_residuals(tree, response, known)
+    n = int(_follows(rows, found).sum())
+    if not n:
+        return None, ()
+    return found, (f"In {n} row(s) after a patient's last session of the fit its AR(1) residual is carried on.",)
+
+
+def _follows(rows: NewRows, last: LastResiduals) -> np.ndarray:
+    """Which rows come after the last observed session of their patient."""
+    known = rows.units["patient"].known
+    column = np.where(known == UNSEEN, UNSEEN, last.column[np.maximum(known, 0)])
+    ends = np.append(last.session, np.inf)  # the last entry answers for rows without one
+    return rows.session > ends[column]
+
+
+def _carried_mean(tree: xr.DataTree, response: str, rows: NewRows, last: LastResiduals) -> np.ndarray:
+    """What the last residuals add to the expected outcome, (samples, rows)."""
+    phi = read.per_response(tree, names.PHI, response).values.reshape(-1)
+    out = np.zeros((phi.size, rows.row.size))
+    for row in np.flatnonzero(_follows(rows, last)):
+        column = last.column[rows.units["patient"].known[row]]
+        out[:, row] = decay(phi, rows.session[row] - last.session[column]) * last.residual[:, column]
+    return out
+
+
+def _outcome(
+    tree: xr.DataTree,
+    response: str,
+    eta: np.ndarray,
+    rows: NewRows,
+    carried: LastResiduals | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
     family = read.family_of(tree, response)
     if family == "bernoulli":
         return (rng.random(eta.shape) < expit(eta)).astype(float)
@@ -230,9 +282,9 @@ def _outcome(tree: xr.DataTree, response: str, eta: np.ndarray, rows: NewRows, r
         nu = read.per_response(tree, names.NU, response).values.reshape(-1, 1)
         return eta + sd * rng.standard_t(nu, size=eta.shape)
     error = rng.standard_normal(eta.shape)
-    if read.json_attr(tree, names.ATTR_SPEC).get("residual", "iid") == "ar1":
+    if _is_autoregressive(tree):
         phi = read.per_response(tree, names.PHI, response).values.reshape(-1)
-        error = _autoregressive(error, phi, rows.units["patient"].own, rows.session)
+        error = _autoregressive(error, phi, rows, carried, sd)
     return eta + sd * error
 
 
@@ -266,15 +318,27 @@ def _therapist_sd(tree: xr.DataTree, units: NewUnits, rng: np.random.Generator) 
     return np.exp(np.where(unseen, fresh[:, units.own], known[:, np.maximum(units.known, 0)]))
 
 
-def _autoregressive(error: np.ndarray, phi: np.ndarray, patient: np.ndarray, session: np.ndarray) -> np.ndarray:
-    """Turn independent errors into errors with Corr(e_s, e_t) = phi^|s - t| within each patient's rows."""
+def _autoregressive(
+    error: np.ndarray, phi: np.ndarray, rows: NewRows, carried: LastResiduals | None, sd: np.ndarray
+) -> np.ndarray:
+    """Turn independent errors into errors with Corr(e_s, e_t) = phi^|s - t| within each patient's rows, those after
+    the fit's last session following its residual.
+    """
     out = error.copy()
-    order = np.lexsort((session, patient))
-    for before, row in pairwise(order):
-        if patient[before] == patient[row]:
-            gap = session[row] - session[before]
-            rho = np.sign(phi) ** gap * np.abs(phi) ** gap
-            out[:, row] = rho * out[:, before] + np.sqrt(1.0 - rho**2) * error[:, row]
+    patient, session = rows.units["patient"], rows.session
+    after = np.zeros(session.size, dtype=bool) if carried is None else _follows(rows, carried)
+    order = np.lexsort((session, patient.own))
+    for before, row in zip([-1, *order[:-1]], order, strict=True):
+        same = before >= 0 and patient.own[before] == patient.own[row]
+        if carried is not None and after[row] and not (same and after[before]):
+            column = carried.column[patient.known[row]]
+            previous, gap = carried.residual[:, column] / sd[:, 0], session[row] - carried.session[column]
+        elif same:
+            previous, gap = out[:, before], session[row] - session[before]
+        else:
+            continue
+        rho = decay(phi, gap)
+        out[:, row] = rho * previous + np.sqrt(1.0 - rho**2) * error[:, row]
     return out
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import psymech as psm
 from psymech.data.reliable_change import difference_error
+from psymech.errors import DataError, SpecError
 
 # The measure of Jacobson & Truax (1991, Table 1 and text): patients 40 (7.5), general population 60 (7.5), r = .80.
 JT = {"sd": 7.5, "reliability": 0.80}
@@ -55,6 +56,54 @@ def test_hageman_arrindell_by_the_published_ratio():
     wide = -expected > 1.65
     assert table["status"].tolist() == np.where(wide, "improved", "unchanged").tolist()
     assert 0 < wide.sum() < 7
+
+
+def test_hageman_arrindell_recovery_as_the_r_package_has_it():
+    # R package clinicalsignificance 2.1.0.9000 (commit 863dc77): calc_cutoff_from_data.cs_ha and calc_rci.cs_ha called
+    # with m_clinical=30, m_functional=6, sd_functional=5, reliability=0.8, direction=-1, critical 1.65, and the other
+    # means and SDs those of these scores. Its csi is negative on the functional side of a scale where low is better.
+    pre, post = [30, 28, 33, 25, 38, 27, 31, 35], [9.5, 2, 4, 15, 20, 1, 26, 33]
+    csi = [-4.946834311895, -8.772944718646, -7.752648610179, -2.141020013611, 0.409720257556, -9.283092772879,
+           3.470608582956, 7.041644962590]  # fmt: skip
+    rci = [-7.68487468026, -9.62334365915, -10.68069037491, -3.98416117510, -6.80375241713, -9.62334365915,
+           -2.22191664883, -1.16456993307]  # fmt: skip
+    sd = 4.3239366983605
+    cutoffs = psm.clinical_cutoffs(
+        dysfunctional_mean=30, dysfunctional_sd=sd, functional_mean=6, functional_sd=5, reliability=0.8
+    )
+    assert cutoffs.c == pytest.approx(19.0523061067, rel=1e-11) and cutoffs.a == pytest.approx(22.2651068896, rel=1e-11)
+    options = {"sd": sd, "reliability": 0.8}
+    table = psm.reliable_change(pre, post, **options, cutoff=cutoffs.c, method="hageman-arrindell")
+    assert table.columns.tolist() == ["pre", "post", "change", "rci", "csi", "status"]
+    np.testing.assert_allclose(-table["csi"], csi, rtol=1e-10)
+    np.testing.assert_allclose(table["rci"], rci, rtol=1e-10)
+    expected = ["recovered"] * 4 + ["improved", "recovered", "improved", "unchanged"]
+    assert table["status"].tolist() == expected
+    simple = psm.reliable_change(pre, post, **options, cutoff=17)["status"]
+    strict = psm.reliable_change(pre, post, **options, cutoff=17, method="hageman-arrindell")["status"]
+    assert simple.iloc[3] == "recovered" and strict.iloc[3] == "improved"  # 15: below 17, but not surely in truth
+    mirrored = psm.reliable_change(
+        [-x for x in pre], [-x for x in post], sd=sd, reliability=0.8, cutoff=-cutoffs.c, method="hageman-arrindell",
+        lower_is_better=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(mirrored["csi"], table["csi"], rtol=1e-12)
+    assert mirrored["status"].tolist() == expected
+
+
+def test_true_cutoff_b_by_hand():
+    found = psm.clinical_cutoffs(
+        dysfunctional_mean=30, dysfunctional_sd=5, functional_mean=10, functional_sd=5, reliability=0.64
+    )  # E = 5 * 0.6 = 3, so that SDs of true scores are 4
+    assert (found.a, found.b, found.c) == pytest.approx((22.0, 18.0, 20.0))
+
+
+def test_scores_after_treatment_without_true_differences_have_no_index():
+    with pytest.raises(DataError, match="scores after treatment of 3 patients"):
+        psm.reliable_change([30, 20, 10], [2, 2, 2.1], sd=10, reliability=0.8, method="hageman-arrindell", cutoff=5)
+    with pytest.raises(SpecError, match="functional_sd"):
+        psm.clinical_cutoffs(
+            dysfunctional_mean=20, dysfunctional_sd=10, functional_mean=5, functional_sd=4, reliability=0.8
+        )
 
 
 def test_series_are_matched_by_patient():

@@ -259,6 +259,57 @@ def test_autoregressive_draws_correlate_by_distance():
     assert (np.abs(np.cov(error.T) - expected) < MC_SIGMAS * np.sqrt(2 / len(error))).all()
 
 
+def test_ar1_residuals_carry_on_as_the_dense_conditional_normal(data: psm.SessionData, tmp_path: Path):
+    tree = drawn_tree(psm.growth("y", residual="ar1"), data, draws=4000)
+    posterior = tree["posterior"]
+    for name in posterior.data_vars:  # one value of everything, so that draws differ by the residual alone
+        posterior[name] = posterior[name].isel(chain=0, draw=0) * xr.ones_like(posterior[name])
+    fixed = tree["constant_data"].dataset
+    patient = str(posterior["patient"].values[0])
+    mine = fixed[names.group_of_obs("patient")].values == 0
+    seen, y = fixed[names.SESSION_OF_OBS].values[mine].astype(float), tree["observed_data"]["y"].values[mine]
+    therapist = str(posterior["therapist"].values[fixed[names.group_of_obs("therapist")].values[mine][0]])
+    later = seen.max() + np.array([1.0, 3.0, 4.0])
+    residual = y - linear_predictor(tree, effects=("patient", "therapist")).values[0, 0, mine]
+    phi, sigma = float(posterior[names.PHI][0, 0]), float(posterior[names.SIGMA][0, 0])
+    sessions = np.concatenate([seen, later])
+    R = phi ** np.abs(sessions[:, None] - sessions)
+    n = seen.size
+    weights = np.linalg.solve(R[:n, :n], R[:n, n:])
+    new = pd.DataFrame({"patient": patient, "therapist": therapist, "session": [later[1], later[0], later[2]]})
+    order = [1, 0, 2]
+    known = psm.predict(tree, new, seed=1)
+    plain = psm.predict(tree, new.assign(session=[1, 1, 1]).iloc[:1], seed=1)  # a session of the fit: nothing carried
+    assert "carried on" in known.attrs["notes"] and "carried on" not in plain.attrs["notes"]
+    drawn = psm.predict(tree, new, kind="draw", seed=1)
+    without = drawn_mean_without_carrying(tree, new, tmp_path)
+    np.testing.assert_allclose((known - without).values[0, 0], (residual @ weights)[order], atol=ROUNDING)
+    error = (drawn - known).values.reshape(-1, 3)
+    expected = sigma**2 * (R[n:, n:] - R[n:, :n] @ weights)[np.ix_(order, order)]
+    spread = np.sqrt((expected**2 + np.outer(np.diag(expected), np.diag(expected))) / len(error))
+    assert (np.abs(np.cov(error.T) - expected) < MC_SIGMAS * spread).all()
+    assert (np.abs(error.mean(axis=0)) < MC_SIGMAS * np.sqrt(np.diag(expected) / len(error))).all()
+
+
+def drawn_mean_without_carrying(tree: xr.DataTree, new: pd.DataFrame, folder: Path) -> xr.DataArray:
+    """Predictions of the same rows by the fit saved without its sessions, which says that it carries nothing."""
+    bare = psm.load(psm.save(tree, folder / "bare.nc", data=False))
+    found = psm.predict(bare, new, seed=1)
+    assert "saved without its sessions" in found.attrs["notes"]
+    return found
+
+
+def test_nothing_is_carried_to_other_patients_and_targets(data: psm.SessionData):
+    tree = drawn_tree(psm.growth("y", residual="ar1"), data)
+    new = pd.DataFrame(
+        {"patient": "nobody", "therapist": str(tree["posterior"]["therapist"].values[0]), "session": [99]}
+    )
+    assert "carried on" not in psm.predict(tree, new, seed=1).attrs["notes"]
+    own = new.assign(patient=str(tree["posterior"]["patient"].values[0]))
+    for target in ("new_patient", "new_therapist", "average_therapist"):
+        assert "carried on" not in psm.predict(tree, own, target=target, seed=1).attrs["notes"]
+
+
 @pytest.mark.parametrize("family", ["bernoulli", "ordinal"])
 def test_draws_of_categories_have_the_expected_outcome_as_mean(family):
     data = small_data(5, family=family)
