@@ -199,6 +199,8 @@ def contrasts(
 def _refuse_pooling(tree: xr.DataTree, chosen: Sequence[str]) -> None:
     if len(chosen) < 2:
         raise SpecError("pool=True pools over outcomes, and there is one. Give several, or pool=False.")
+    if read.json_attr(tree, names.ATTR_SPEC).get("pooled"):
+        raise SpecError("pool=True pools a fit in a second stage, but this fit pools already. Leave pool out.")
     residual = read.json_attr(tree, names.ATTR_SPEC).get("residual", "iid")
     if residual != "unstructured":
         raise SpecError(

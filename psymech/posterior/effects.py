@@ -65,6 +65,11 @@ def effect_draws(
         (read.take(beta, TERM, upper) - read.take(beta, TERM, lower)).expand_dims({TERM: [f"{upper} - {lower}"]})
         for upper, lower in contextual_pairs(tree)
     ]
+    draws = read.posterior(tree)
+    if names.LOADING in draws:
+        slopes = draws[names.LOADING].transpose(*SAMPLE_DIMS, names.LOADING_TERM)
+        labels = list(read.labels_of(slopes, names.LOADING_TERM))
+        extra.insert(0, slopes.rename({names.LOADING_TERM: TERM}).assign_coords({TERM: labels}))
     every = xr.concat([beta, *extra], dim=TERM).transpose(*SAMPLE_DIMS, TERM) if extra else beta
     return _with_contrasts(every, contrasts)
 
@@ -94,7 +99,8 @@ def effects(
     Where a variable enters as :math:`x = (x - \bar x_{ik}) + (\bar x_{ik} - \bar x_k) + \bar x_k` with slopes
     :math:`b_W, b_P, b_T`, the contextual effects are :math:`b_P - b_W` (what it makes for a patient to be higher
     throughout, at the same momentary value), :math:`b_T - b_P` and :math:`b_T - b_W`. Rows are named
-    ``alliance.patient - alliance.within``.
+    ``alliance.patient - alliance.within``. Patients' slopes that predict outcomes (``outcomes(..., process=...)``)
+    stand behind the fixed effects as ``coping_post~[alliance~exposure.within]``, outcome units per unit of the slope.
 
     Parameters
     ----------

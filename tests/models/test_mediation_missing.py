@@ -7,14 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 import psymech as psm
+from psymech import names
 from psymech.data.sessions import SessionData
 from psymech.design import Design, make_design
-from psymech.errors import DataError
+from psymech.errors import DataError, SpecError
 from psymech.graph.build import build_model
 from psymech.graph.explicit import explicit_model
 from psymech.graph.imputed import imputed_model
+from psymech.posterior.mediation_sensitivity import _error_of_mean
 from psymech.priors import choose_priors
 from psymech.simulation.mediation import simulate_mediation
+from tests.posterior.mediation_trees import chosen_tree
 
 Floats = NDArray[np.float64]
 Point = dict[str, NDArray]
@@ -136,6 +139,25 @@ def test_what_is_imputed_and_what_is_said() -> None:
     serial = make_design(SPECS["in series"], data).imputation
     assert serial is not None
     assert [(m.column, m.row.tolist()) for m in serial.missing] == [("m", [0, 5, 8, 9, 17]), ("m2", [5, 12])]
+
+
+def test_effects_are_read_and_columns_refused_by_name() -> None:
+    tree = chosen_tree(SPECS["1-1-1"], holed())
+    assert tree["posterior"]["imputed"].dims == ("chain", "draw", "missing")
+    assert tree["constant_data"]["row_of_missing"].values.tolist() == [0, 5, 9, 17]
+    psm.mediation_table(tree)
+    for refused in (psm.r2, psm.variance_partition):
+        with pytest.raises(SpecError, match="those of y hold imputed values of a mediator"):
+            refused(tree, response="y")
+    # imputed sessions count in the patients' means, so that their errors are those of the completed table
+    sigma = np.ones((2, 40))
+    data = tree["constant_data"].dataset
+    rows = data["response_of_obs"].values == 0
+    sessions = np.bincount(data["patient_of_obs"].values[rows]) + np.bincount(
+        data[names.PATIENT_OF_MISSING].values, minlength=tree["posterior"].sizes["patient"]
+    )
+    found = _error_of_mean(tree, "patient", "m", sigma)
+    np.testing.assert_allclose(found, np.mean(1.0 / sessions), rtol=EXACT)
 
 
 def test_missing_treatment_stays_refused() -> None:

@@ -16,6 +16,7 @@ from psymech.joined import MEAN_SD, SPREAD_SD
 from psymech.priors import choose_priors
 from psymech.spec.model import ModelSpec, from_json
 from tests.oracles import scale_log_pdf
+from tests.posterior.mediation_trees import chosen_tree
 
 Floats = NDArray[np.float64]
 Point = dict[str, NDArray]
@@ -228,8 +229,99 @@ def test_a_pooled_coefficient_has_no_prior_of_its_own(data: psm.SessionData) -> 
         make_design(spec, data)
 
 
+def test_estimates_show_the_slopes_or_refuse_by_name(data: psm.SessionData) -> None:
+    tree = chosen_tree(SPECS["slopes"], data)
+    table = psm.effects(tree)
+    label = "social_post~[alliance~technique.within]"
+    assert table.loc[label, "mean"] == pytest.approx(float(tree["posterior"]["loading"].sel(loading_term=label).mean()))
+    for refused in (psm.r2, psm.variance_partition, psm.loo):
+        with pytest.raises(SpecError, match=r"mood_post.*also go with patients' random effects"):
+            refused(tree, **({} if refused is psm.loo else {"response": "mood_post"}))
+
+
 def test_missing_levels_are_named(data: psm.SessionData) -> None:
     slopes = {"clinic": ["technique"], "patient": ["technique"]}
     process = psm.process("alliance", techniques=["technique"], slopes=slopes)
     with pytest.raises(DesignError, match="clinic"):
         make_design(psm.outcomes(["mood"], process=process), data)
+
+
+def slopes_study(seed: int) -> tuple[psm.SessionData, dict[str, float]]:
+    """Patients whose alliance answers to the technique more get better in mood, not in social life."""
+    rng = np.random.default_rng(seed)
+    therapists, patients, sessions = 20, 10, 12
+    n = therapists * patients
+    of = np.repeat(np.arange(therapists), patients)
+    slope = 0.3 + 0.4 * rng.normal(size=n)
+    patient = np.repeat(np.arange(n), sessions)
+    technique = rng.normal(size=patient.size)
+    within = technique - np.bincount(patient, technique)[patient] / sessions
+    alliance = (0.5 * rng.normal(size=n))[patient] + slope[patient] * within + rng.normal(size=patient.size)
+    truth = {"mood_post": 1.5, "social_post": 0.0}
+    table = pd.DataFrame({"patient": [f"P{i:03d}" for i in range(n)]})
+    shared = 0.5 * rng.normal(size=n)
+    for name, c in truth.items():
+        pre = rng.normal(size=n)
+        table[name.replace("post", "pre")] = pre
+        effect = 0.3 * rng.normal(size=therapists)[of]
+        table[name] = 0.5 * pre + c * (slope - 0.3) + effect + shared + 0.5 * rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "therapist": [f"T{k:02d}" for k in of[patient]],
+            "patient": table["patient"].to_numpy()[patient],
+            "session": np.tile(np.arange(1, sessions + 1), n),
+            "technique": technique,
+            "alliance": alliance,
+        }
+    )
+    return psm.SessionData.from_frame(frame, patients=table), truth
+
+
+@pytest.mark.slow
+@pytest.mark.sampling
+def test_a_slope_that_predicts_is_recovered_where_estimated_slopes_are_biased() -> None:
+    study, truth = slopes_study(1)
+    process = psm.process("alliance", techniques=["technique"], slopes={"patient": ["technique"]}, time=None)
+    tree = psm.fit(
+        psm.outcomes(["mood", "social"], process=process), study, draws=600, tune=600, chains=2, seed=1,
+        progressbar=False,
+    )  # fmt: skip
+    found = tree["posterior"]["loading"]
+    for name, c in truth.items():
+        draws = found.sel(loading_term=f"{name}~[alliance~technique.within]").values
+        assert abs(draws.mean() - c) < 2 * draws.std()
+    mood = found.sel(loading_term="mood_post~[alliance~technique.within]").values
+    # each patient's own regression, its slope put into a second one: attenuated by the slopes' unreliability
+    sessions = study.sessions
+    own = sessions.groupby("patient").apply(
+        lambda f: np.polyfit(f["technique"], f["alliance"], 1)[0], include_groups=False
+    )
+    units = study.units["patient"].set_axis(study.ids["patient"])
+    X = np.column_stack([np.ones(len(own)), units.loc[own.index, "mood_pre"], own])
+    plugged = np.linalg.lstsq(X, units.loc[own.index, "mood_post"], rcond=None)[0][2]
+    assert plugged < mood.mean() - 2 * mood.std()
+    assert 0.3 < float(tree["posterior"]["sd_patient"].sel(patient_term="alliance~technique.within").mean()) < 0.5
+    with pytest.raises(SpecError, match="mood_post, social_post also go with patients' random effects"):
+        psm.variance_partition(tree, response="mood_post")
+
+
+@pytest.mark.slow
+@pytest.mark.sampling
+def test_pooling_inside_the_model_agrees_with_the_second_stage() -> None:
+    """The second stage is exact for normal likelihoods and flat first-stage priors, which hold nearly."""
+    study = psm.load_example("process_study")
+    ingredients = {"techniques": ["exposure", "restructuring"], "common_factors": ["alliance", "empathy"]}
+    names, better = ["psychopathology", "coping", "quality_of_life"], {"psychopathology_post": False}
+    options = {"draws": 600, "tune": 600, "chains": 2, "seed": 1, "progressbar": False}
+    inside = psm.fit(psm.outcomes(names, predictors=ingredients, pool=True, higher_is_better=better), study, **options)
+    outside = psm.fit(psm.outcomes(names, predictors=ingredients), study, **options)
+    one = psm.standardized_effects(inside, higher_is_better=better)
+    two = psm.standardized_effects(outside, higher_is_better=better, pool=True)
+    free = psm.standardized_effects(outside, higher_is_better=better)
+    dims = ("chain", "draw")
+    spread = two.std(dims)
+    assert float(abs((one.mean(dims) - two.mean(dims)) / spread).max()) < 0.35  # 600 x 2 draws, normal approximation
+    assert 0.8 < float((one.std(dims) / spread).mean()) < 1.2
+    assert float((one.std(dims) / free.std(dims)).mean()) < 0.9
+    with pytest.raises(SpecError, match="pools already"):
+        psm.standardized_effects(inside, higher_is_better=better, pool=True)

@@ -23,6 +23,10 @@ def chosen_tree(spec: ModelSpec, data: psm.SessionData, seed: int = 1, **values:
     for level in design.levels:
         dim = names.term_dim(level.level)
         sizes |= {level.level: level.n_units, dim: len(level.terms), dim + names.AUX: len(level.terms)}
+    if design.imputation is not None:
+        sizes[names.MISSING] = design.imputation.n
+    if design.slope_predictors is not None:
+        sizes[names.LOADING_TERM] = len(design.slope_predictors.labels)
     draws = {}
     for name, dims in variable_dims(design).items():
         shape = (CHAINS, DRAWS, *(sizes[d] for d in dims))
