@@ -84,8 +84,10 @@ kept = psm.fit(
     data,
     **OPTIONS,
 )
-with_trend = float(psm.indirect_effects(kept)["indirect"].sel(level="within", mediator="alliance").mean())
+left = psm.indirect_effects(kept).sel(level="within", mediator="alliance")
+with_trend, bare = float(left["indirect"].mean()), float(left["product_of_means"].mean())
 print(f"Trend removed: {indirect:.3f}. Trend left in: {with_trend:.3f}.")
+print(f"There the product of the average paths would have been off by {bare - with_trend:+.3f}.")
 
 # %% [markdown]
 # ## How strong would a confounder have to be?

@@ -237,8 +237,14 @@ def test_public_names_reach_the_examples():
 @pytest.mark.sampling
 @pytest.mark.parametrize(
     ("script", "figures", "trees"),
-    [("demo.py", 4, 2), ("simulate_and_recover.py", 0, 0), ("therapist_effects.py", 0, 0)],
-    ids=["demo", "rehearsal", "therapists"],
+    [
+        ("demo.py", 4, 2),
+        ("simulate_and_recover.py", 0, 0),
+        ("therapist_effects.py", 0, 0),
+        ("alliance_mediation.py", 0, 0),
+        ("source_study.py", 0, 0),
+    ],
+    ids=["demo", "rehearsal", "therapists", "mediation", "sources"],
 )
 def test_examples_run(script: str, figures: int, trees: int, repository: Path, tmp_path: Path):
     """A few draws only: the numbers are of no interest, every line is."""
