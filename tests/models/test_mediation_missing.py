@@ -14,6 +14,7 @@ from psymech.errors import DataError, SpecError
 from psymech.graph.build import build_model
 from psymech.graph.explicit import explicit_model
 from psymech.graph.imputed import imputed_model
+from psymech.inference.storage import without_data
 from psymech.posterior.mediation_sensitivity import _error_of_mean
 from psymech.priors import choose_priors
 from psymech.simulation.mediation import simulate_mediation
@@ -146,6 +147,8 @@ def test_effects_are_read_and_columns_refused_by_name() -> None:
     assert tree["posterior"]["imputed"].dims == ("chain", "draw", "missing")
     assert tree["constant_data"]["row_of_missing"].values.tolist() == [0, 5, 9, 17]
     psm.mediation_table(tree)
+    shared = without_data(tree)
+    assert "imputed" not in shared["posterior"] and "missing" not in shared["constant_data"].dims
     for refused in (psm.r2, psm.variance_partition):
         with pytest.raises(SpecError, match="those of y hold imputed values of a mediator"):
             refused(tree, response="y")
