@@ -331,7 +331,8 @@ def test_estimates_that_need_one_therapist_say_so(
 @pytest.mark.sampling
 def test_fits_agree_with_lme4(data: psm.SessionData, lme4: dict, tmp_path: Path) -> None:
     fit = lme4["to date"]
-    tree = psm.fit(TO_DATE, data, seed=4, progressbar=False)
+    spec = psm.growth("y", random={"patient": []}, membership="to date", centred={"therapist": True})
+    tree = psm.fit(spec, data, seed=4, draws=2000, progressbar=False)
     draws = tree[names.POSTERIOR].to_dataset()
     for found, expected in (
         (draws[names.SIGMA].values, fit["sigma"]),
