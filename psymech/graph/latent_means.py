@@ -210,10 +210,12 @@ def draw_latent(
     deviation, residual = latent.y - mean, np.zeros(len(mean))
     residual[:n] = noise
     columns = [column for block in blocks for column in block.columns]
-    target = np.concatenate([column.rows for column in columns])
-    source = np.concatenate([column.at for column in columns])
-    times = np.concatenate([slope * column.weight for slope, column in zip(slopes, columns, strict=True)])
-    whole = np.concatenate([np.full(column.rows.size, column.kind == "deviation") for column in columns])
+    none = np.zeros(0, dtype=np.int64)  # a trait that acts on a score through latent means of patients alone
+    target = np.concatenate([none, *(column.rows for column in columns)])
+    source = np.concatenate([none, *(column.at for column in columns)])
+    times = np.concatenate([none, *(slope * column.weight for slope, column in zip(slopes, columns, strict=True))])
+    kinds = [np.full(column.rows.size, column.kind == "deviation") for column in columns]
+    whole = np.concatenate([none, *kinds]).astype(bool)
     wave = waves(len(mean), n, target, source)
     for step in range(int(wave.max()) + 1):
         rows = np.flatnonzero(wave == step)

@@ -74,6 +74,7 @@ CASES: dict[str, tuple[ModelSpec, dict[str, int]]] = {
     "in parallel": (latent(treatment=["x", "x2"], mediators=["m", "m2"], random={"patient": ("a",)}), {}),
     "one score a patient": (latent("post", random={"patient": ("a",)}, moderators={"b": "w"}), {}),
     "a trait": (latent(treatment="trait", random={"patient": ("b",)}), {}),
+    "a trait and a score": (latent("post", treatment="trait"), {}),
 }
 WITH_HOLES = ("random paths", "lags and own values", "in parallel", "one score a patient")
 
@@ -246,8 +247,9 @@ def test_waves_put_sources_first() -> None:
     assert waves(4, 3, target, source).tolist() == [0, 1, 2, -1]
 
 
-def test_model_can_be_drawn_from_before_it_has_seen_data() -> None:
-    built = psm.build_model(latent(random={"patient": ("a",)}), table(study(holes=True)))
+@pytest.mark.parametrize("name", ["random paths", "a trait and a score"])
+def test_model_can_be_drawn_from_before_it_has_seen_data(name: str) -> None:
+    built = psm.build_model(CASES[name][0], table(study(holes=True)))
     tree = psm.prior_predictive(built, draws=20, seed=1)
     assert np.isfinite(tree["prior_predictive"]["y"].values).all()
 
@@ -391,6 +393,11 @@ def test_trait_acts_through_latent_means() -> None:
     found = paths(tree)
     draws = tree["posterior"]
     beta = draws["beta"]
+    score = chosen_tree(CASES["a trait and a score"][0], table(study()))
+    own = score["posterior"]["beta"]
+    through = own.sel(term="post~m.patient") * own.sel(term="m~trait.patient")
+    direct = own.sel(term="post~trait.patient") - through
+    np.testing.assert_allclose(paths(score)["patient", "trait", "post"], direct)
     sd, corr = draws["sd_patient"].values, draws["corr_patient"].values
     S = corr * sd[..., :, None] * sd[..., None, :]
     assert [str(t) for t in draws["patient_term"].values][:2] == ["m~Intercept", "y~Intercept"]
