@@ -136,8 +136,11 @@ def contribution(effects: Floats, z: Floats, unit: NDArray[np.int64], weight: Fl
     total = np.zeros((effects.shape[0], len(unit)))
     for j in range(z.shape[1]):
         if z[:, j].any():
+            mine = np.ascontiguousarray(effects[:, :, j])
             for k in range(unit.shape[1]):
-                total += effects[:, unit[:, k], j] * (z[:, j] * weight[:, k])
+                part = np.take(mine, unit[:, k], axis=1)
+                part *= z[:, j] * weight[:, k]
+                total += part
     return total
 
 
