@@ -10,22 +10,25 @@ from collections.abc import Iterator
 from harness import Case, drive
 
 R_PACKAGES = {"brms": "brms", "lme4": "lme4", "glmmTMB": "glmmTMB"}
-QUICK_ENOUGH_TO_REPEAT = {
-    ("psymech", "small"), ("psymech", "medium"), ("pymc", "small"), ("lme4", "small"), ("lme4", "medium"),
+QUICK_ENOUGH_TO_REPEAT = (
+    *((program, size) for program in ("psymech", "lme4") for size in ("small", "medium")),
     ("glmmTMB", "small"),
-}  # fmt: skip
+)
 REPEATS = 3
 # Model, size, programs; those of most worth first.
 PLAN = (
-    ("process", "small", ("psymech", "lme4", "glmmTMB", "pymc", "brms", "numpyro")),
-    ("process", "medium", ("psymech", "lme4", "pymc", "psymech explicit", "glmmTMB")),
-    ("mediation", "medium", ("psymech", "pymc", "brms")),
+    ("process", "small", ("psymech", "lme4", "glmmTMB", "pymc")),
+    ("process", "medium", ("psymech", "lme4", "pymc", "psymech explicit")),
+    ("mediation", "medium", ("psymech", "pymc")),
+    ("process", "small", ("brms",)),
     ("process_uncorrelated", "small", ("psymech", "bambi")),
     ("mediation_intercepts", "small", ("psymech", "pathmc")),
-    ("mediation", "medium", ("glmmTMB", "numpyro")),
+    ("mediation", "medium", ("brms", "glmmTMB")),
     ("process", "large", ("psymech", "lme4")),
+    ("process", "small", ("numpyro",)),
+    ("process", "medium", ("glmmTMB", "brms", "numpyro")),
     ("process_uncorrelated", "medium", ("psymech", "bambi")),
-    ("process", "medium", ("brms", "numpyro")),
+    ("mediation", "medium", ("numpyro",)),
     ("process", "large", ("glmmTMB", "pymc", "brms", "numpyro")),
 )
 
