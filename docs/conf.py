@@ -14,7 +14,7 @@ release = version = psymech.__version__
 html_title = f"psymech {version}"
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_math"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_math", "site_types"]
 exclude_patterns = ["files/**"]
 nb_execution_mode = "off"  # docs/make_notebooks.py has run them
 nb_merge_streams = True
@@ -26,7 +26,7 @@ html_math_renderer = "mathml"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-suppress_warnings = ["ref.python"]  # words such as `table`, which is a field of several classes, used as a type
+toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # a dataclass documents its fields; each needs no entry of its own

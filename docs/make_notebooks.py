@@ -75,6 +75,7 @@ def execute(script: Path) -> nbformat.NotebookNode:
             notebook, timeout=PER_CELL, kernel_name="python3", resources={"metadata": {"path": folder}}
         )
         client.execute(env=environment)
+    notebook.metadata["language_info"] = {"name": "python"}  # the kernel has added its version
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
         for output in cell.get("outputs", []):

@@ -150,7 +150,7 @@ def stage_names() -> str:
             text += f"| [`{name}`](api/{name}.md) | {re.sub(r'[`|]', '', re.sub(r' +', ' ', summary))} |\n"
             page = f"# {name}\n\n```{{eval-rst}}\n.. currentmodule:: psymech\n"
             if isinstance(value, type):
-                page += f".. autoclass:: psymech.{name}\n   :members:\n   :undoc-members:\n```\n"
+                page += f".. autoclass:: psymech.{name}\n   :members:\n```\n"
             else:
                 page += f".. autofunction:: psymech.{name}\n```\n"
             (SOURCE / "api" / f"{name}.md").write_text(page, encoding="utf-8")
