@@ -13,6 +13,7 @@ from psymech import names
 from psymech.data.sessions import SessionData
 from psymech.design import Design, LevelDesign, make_design
 from psymech.errors import SpecError
+from psymech.joined import MEAN_SD, SPREAD_SD
 from psymech.spec.model import ModelSpec
 from psymech.spec.priors import (
     LKJ,
@@ -257,10 +258,28 @@ def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> Pri
         low, high = (np.nan, np.nan) if draws is None else np.quantile(draws, [0.05, 0.95])
         rows.append({"parameter": parameter, "prior": describe(prior), "low": low, "high": high, "unit": unit})
 
-    for label, prior, term in zip(design.terms, chosen.beta, design.term_specs, strict=True):
+    pooled = () if design.pooled is None else design.pooled.term.tolist()
+    for j, (label, prior, term) in enumerate(zip(design.terms, chosen.beta, design.term_specs, strict=True)):
+        if j in pooled:
+            continue
         t = rng.standard_normal(_PRIOR_DRAWS) if isinstance(prior, Normal) else rng.standard_t(prior.nu, _PRIOR_DRAWS)
         where = f"{unit}, at the average of the other columns" if term.role == "intercept" else f"{unit} per unit"
         add(f"beta[{label}]", prior, prior.mean + prior.sd * t, where)
+    if design.pooled is not None:
+        per_sd = "SD of the outcome per SD of the ingredient"
+        for label in design.pooled.ingredients:
+            mean = Normal(0.0, MEAN_SD)
+            add(f"{names.POOLED_MEAN}[{label}]", mean, MEAN_SD * rng.standard_normal(_PRIOR_DRAWS), per_sd)
+        spread_prior = HalfNormal(SPREAD_SD)
+        add(names.POOLED_SD, spread_prior, draw_scale(spread_prior, rng, _PRIOR_DRAWS), per_sd)
+    if design.slope_predictors is not None:
+        for label, prior in zip(design.slope_predictors.labels, chosen.loading, strict=True):
+            t = (
+                rng.standard_normal(_PRIOR_DRAWS)
+                if isinstance(prior, Normal)
+                else rng.standard_t(prior.nu, _PRIOR_DRAWS)
+            )
+            add(f"{names.LOADING}[{label}]", prior, prior.mean + prior.sd * t, "outcome units per unit of the slope")
     variances: dict[str, NDArray] = {}
     for level in design.levels:
         draws = [draw_scale(p, rng, _PRIOR_DRAWS) for p in chosen.sd[level.level]]

@@ -1,6 +1,6 @@
-"""A model of sessions beside outcomes of patients: patients' slopes in the one predict the others."""
+"""What joins outcomes: a model of sessions whose slopes predict them, and coefficients pooled over them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from psymech.errors import SpecError
@@ -128,3 +128,28 @@ def _priors(process: ModelSpec, response: Response) -> dict[str, Prior]:
         else:
             out[f"{variable}[{response_label(response.column, key[len(variable) + 1 : -1])}]"] = prior
     return out
+
+
+def pooled_signs(
+    columns: Mapping[str, str], pool: bool, higher_is_better: bool | Mapping[str, bool]
+) -> tuple[tuple[str, int], ...]:
+    """Return the responses to pool with their signs."""
+    if isinstance(higher_is_better, Mapping):
+        for name in higher_is_better:
+            if name not in columns and name not in columns.values():
+                raise SpecError(
+                    f"higher_is_better names {name!r}, which is not among the outcomes {', '.join(columns)}."
+                )
+    if not pool:
+        if higher_is_better is not True:
+            raise SpecError("higher_is_better is used by pool=True only; give it to contrasts() otherwise.")
+        return ()
+    if len(columns) < 2:
+        raise SpecError("pool=True pools over outcomes, and there is one. Give several.")
+
+    def better(name: str) -> bool:
+        if not isinstance(higher_is_better, Mapping):
+            return higher_is_better
+        return higher_is_better.get(name, higher_is_better.get(columns[name], True))
+
+    return tuple((column, 1 if better(name) else -1) for name, column in columns.items())

@@ -13,7 +13,7 @@ from psymech.models.common import (
     time_terms,
     variable_parts,
 )
-from psymech.models.outcome_process import with_process
+from psymech.models.outcome_process import pooled_signs, with_process
 from psymech.names import INTERCEPT, LEVELS, TIME, Level, Membership, Part
 from psymech.spec.model import (
     Decompose,
@@ -204,36 +204,11 @@ def outcomes(
         priors=check_priors(priors),
         roles=tuple((column, "baseline") for column in dict.fromkeys(before.values())),
         membership=membership,
-        pooled=_pooled(columns, pool, higher_is_better),
+        pooled=pooled_signs(columns, pool, higher_is_better),
     )
     if slopes is not None and process is None:
         raise SpecError("slopes names random terms of process, and there is none. Give process=psymech.process(...).")
     return spec if process is None else with_process(spec, process, slopes)
-
-
-def _pooled(
-    columns: Mapping[str, str], pool: bool, higher_is_better: bool | Mapping[str, bool]
-) -> tuple[tuple[str, int], ...]:
-    """Return the responses to pool with their signs."""
-    if isinstance(higher_is_better, Mapping):
-        for name in higher_is_better:
-            if name not in columns and name not in columns.values():
-                raise SpecError(
-                    f"higher_is_better names {name!r}, which is not among the outcomes {', '.join(columns)}."
-                )
-    if not pool:
-        if higher_is_better is not True:
-            raise SpecError("higher_is_better is used by pool=True only; give it to contrasts() otherwise.")
-        return ()
-    if len(columns) < 2:
-        raise SpecError("pool=True pools over outcomes, and there is one. Give several.")
-
-    def better(name: str) -> bool:
-        if not isinstance(higher_is_better, Mapping):
-            return higher_is_better
-        return higher_is_better.get(name, higher_is_better.get(columns[name], True))
-
-    return tuple((column, 1 if better(name) else -1) for name, column in columns.items())
 
 
 def _read_kinds(

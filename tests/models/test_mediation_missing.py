@@ -188,7 +188,7 @@ def test_missing_outcomes_leave_the_mediators_rows() -> None:
 
 @pytest.mark.slow
 @pytest.mark.sampling
-@pytest.mark.filterwarnings("ignore::psymech.inference.sample.SamplingWarning")  # short chains
+@pytest.mark.filterwarnings("ignore::psymech.SamplingWarning")  # short chains
 @pytest.mark.filterwarnings("ignore:.*have only one session")
 def test_mediators_missing_at_random_are_recovered_where_deletion_is_biased() -> None:
     """A mediator that is missing the more often the higher the outcome: a third of the sessions."""
