@@ -172,12 +172,14 @@ def test_two_therapists_carry_no_therapist_variance() -> None:
         psm.build_model(spec, small(2))
 
 
-def test_missing_mediator_is_refused_where_it_predicts_and_kept_out_where_it_is_a_response() -> None:
+def test_missing_mediator_is_imputed_where_it_predicts_and_kept_out_where_it_is_a_response() -> None:
     data = small(4)
     sessions = data.sessions.copy()
     sessions.loc[3, "m"] = np.nan
     holed = psm.SessionData.from_frame(sessions)
-    with pytest.raises(psm.DataError, match="'m': 1 missing"):
-        make_design(psm.mediation("y", treatment="x", mediators="m", time=None), holed)
+    observed = make_design(psm.mediation("y", treatment="x", mediators="m", time=None), holed)
+    assert observed.imputation is not None
+    assert observed.imputation.n == 1
+    assert np.bincount(observed.response).tolist() == [63, 64]
     latent = make_design(psm.mediation("y", treatment="x", mediators="m", time=None, decompose="latent"), holed)
     assert np.bincount(latent.response).tolist() == [64, 63, 64]
