@@ -12,9 +12,10 @@ from psymech.design import Design
 from psymech.graph.correlated import correlated_response
 from psymech.graph.explicit import coordinates, fixed_effects, level_effects, residual_sd
 from psymech.graph.membership import row_effects
-from psymech.graph.variables import matmul, standard_vector
+from psymech.graph.variables import matmul, signed_scales, standard_vector
 from psymech.joined import MEAN_SD, SPREAD_SD, Pooling, SlopePredictors
 from psymech.priors import ChosenPriors, uncentring
+from psymech.spec.priors import HalfNormal
 
 
 def joined_model(design: Design, priors: ChosenPriors) -> pm.Model:
@@ -50,7 +51,8 @@ def pooled_effects(design: Design, priors: ChosenPriors, pooled: Pooling) -> Ten
     """
     rest = np.setdiff1d(np.arange(len(design.terms)), pooled.term)
     mean = pm.Normal(names.POOLED_MEAN, 0.0, MEAN_SD, dims=(names.INGREDIENT,))
-    spread = pm.HalfNormal(names.POOLED_SD, np.float64(SPREAD_SD))
+    spread = signed_scales("scale_pooled", [HalfNormal(SPREAD_SD)])[0]
+    pm.Deterministic(names.POOLED_SD, pt.abs(spread))
     z = pm.Normal("z_pooled", 0.0, 1.0, shape=pooled.term.size)
     coefficients = pooled.scale * (mean[pooled.ingredient] + spread * z)
     own = standard_vector("fixed", [priors.beta[j] for j in rest])
