@@ -104,7 +104,7 @@ def calibrate(
     max_r_hat, max_divergent
         A fit counts as failed whose R-hat or share of divergences is larger, or whose smallest effective sample size
         is below half of `thinned`. Its ranks are kept: to leave out fits that are hard would bias the rest. A fit
-        that raises an error fails too, and has no ranks.
+        that raises an error fails too, and has no ranks. ``max_r_hat=inf`` is for draws that need no such check.
     workers
         Fits at once on this machine; by default one a processor.
     client

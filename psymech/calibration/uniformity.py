@@ -39,7 +39,7 @@ def ecdf_statistic(ranks: Ints, n_values: int) -> float:
     below, z = _counts(ranks, n_values)
     n = ranks.size
     tails = np.minimum(stats.binom.cdf(below, n, z), stats.binom.sf(below - 1, n, z))
-    return float(min(1.0, 2 * tails.min()))
+    return float(2 * tails.min())
 
 
 def ecdf_p_value(ranks: Ints, n_values: int) -> float:
