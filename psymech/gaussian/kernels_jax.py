@@ -58,17 +58,21 @@ def make_log_likelihood(cross: CrossProducts, *, integrate: bool) -> Callable[..
             raise SpecError(
                 "The likelihood needs double precision; call jax.config.update('jax_enable_x64', True) first."
             )
-        current = jnp.einsum("l,nlij->nij", jnp.asarray(coefs), jnp.asarray(S))
+        current = jnp.moveaxis(jnp.einsum("l,nlij->nij", jnp.asarray(coefs), jnp.asarray(S)), 0, -1)
         log_det = 0.0
         for level, columns in enumerate(z):
             passed, step = eliminate(columns, current, jnp.asarray(factors[level]))
             log_det = log_det + step
             if level < len(z) - 1:
-                current = jax.ops.segment_sum(
-                    passed, jnp.asarray(parents[level]), num_segments=sizes[level + 1], indices_are_sorted=True
+                summed = jax.ops.segment_sum(
+                    jnp.moveaxis(passed, -1, 0),
+                    jnp.asarray(parents[level]),
+                    num_segments=sizes[level + 1],
+                    indices_are_sorted=True,
                 )
+                current = jnp.moveaxis(summed, 0, -1)
             else:
-                current = passed.sum(axis=0)
+                current = passed.sum(axis=-1)
         H = current[keep[:, None], keep]
         top = _integrated(H, center, precision) if integrate else _known(H, center)
         return top - 0.5 * (n_obs * LOG_2PI + log_det_R + log_det)
@@ -78,49 +82,68 @@ def make_log_likelihood(cross: CrossProducts, *, integrate: bool) -> Callable[..
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def eliminate(z: tuple[int, ...], S: Any, factor: Any) -> tuple[Any, Any]:
-    """Return ``S_up (n, m, m)`` and the summed ``log|M|`` of one level."""
+    """Return ``S_up (m, m, n)`` and the summed ``log|M|`` of one level, from ``S (m, m, n)``, units last."""
     return _forward(z, S, factor)[0]
 
 
 def _forward(z: tuple[int, ...], S: Any, factor: Any) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
-    columns = np.array(z)
-    T = jnp.einsum("ba,nbm->nam", factor, S[:, columns, :])
-    M = jnp.eye(len(z)) + T[:, :, columns] @ factor
-    right = jnp.concatenate([T, jnp.broadcast_to(factor.T, (S.shape[0], *factor.shape))], axis=2)
+    columns, n = np.array(z), S.shape[-1]
+    L = factor[:, :, None]
+    T = product("ba,bm->am", L, S[columns])
+    M = jnp.eye(len(z))[:, :, None] + product("ab,bc->ac", T[:, columns], L)
+    right = jnp.concatenate([T, jnp.broadcast_to(factor.T[:, :, None], (*factor.shape, n))], axis=1)
     X, log_det = _solve(M, right)
-    X, K = X[:, :, : S.shape[-1]], X[:, :, S.shape[-1] :]
-    passed = S - jnp.einsum("nai,naj->nij", T, X)
+    X, K = X[:, : S.shape[1]], X[:, S.shape[1] :]
+    passed = S - product("ai,aj->ij", T, X)
     return (passed, log_det.sum()), (S, factor, T, X, K)
 
 
 def _backward(z: tuple[int, ...], saved: tuple[Any, ...], bars: tuple[Any, Any]) -> tuple[Any, Any]:
     S, factor, T, X, K = saved
     G, log_det_bar = bars
-    G = (G + jnp.swapaxes(G, 1, 2)) / 2
-    columns = np.array(z)
-    V = S[:, columns, :] - jnp.einsum("nba,nbm->nam", T[:, :, columns], X)
-    factor_bar = -2 * jnp.einsum("nai,nij,nbj->ab", V, G, X) + 2 * log_det_bar * X[:, :, columns].sum(axis=0).T
-    U = jnp.einsum("ab,nbm->nam", factor, X)
-    P = jnp.broadcast_to(jnp.eye(S.shape[-1]), S.shape).at[:, columns, :].add(-U)
-    S_bar = jnp.einsum("nia,nab,njb->nij", P, G, P)
-    E = jnp.einsum("ab,nbc->nac", factor, K)
-    return S_bar.at[:, columns[:, None], columns].add(log_det_bar * E), factor_bar
+    G = (G + jnp.swapaxes(G, 0, 1)) / 2
+    columns, L = np.array(z), factor[:, :, None]
+    V = S[columns] - product("ba,bm->am", T[:, columns], X)
+    through = product("ai,bi->ab", V, product("ij,bj->bi", G, X)).sum(axis=-1)
+    factor_bar = -2 * through + 2 * log_det_bar * X[:, columns].sum(axis=-1).T
+    U = product("ab,bm->am", L, X)  # P is the identity less U in the rows of the random columns
+    PG = G.at[columns].add(-product("am,mj->aj", U, G))
+    PGP = PG.at[:, columns].add(-product("im,am->ia", PG, U))
+    E = product("ab,bc->ac", L, K)
+    return PGP.at[columns[:, None], columns].add(log_det_bar * E), factor_bar
 
 
 eliminate.defvjp(_forward, _backward)
 
 
+def product(subscripts: str, a: Any, b: Any) -> Any:
+    """Return the product of a handful by a handful of entries for each unit, units last, as a written-out sum.
+
+    Subscripts are those of ``einsum`` without the units, one letter summed. The compiler makes one vectorised loop over
+    units of this, and a call for each unit of a batched matrix product.
+    """
+    left, right, out = subscripts.replace("->", ",").split(",")
+    (letter,) = (set(left) & set(right)) - set(out)
+    rows, cols = left.index(letter), right.index(letter)
+    first = out[0] in left
+    total: Any = 0.0
+    for k in range(a.shape[rows]):
+        u, v = jnp.take(a, k, axis=rows), jnp.take(b, k, axis=cols)
+        total = total + (u[:, None] * v[None] if first else v[:, None] * u[None])
+    return total
+
+
 def _solve(M: Any, right: Any) -> tuple[Any, Any]:
-    """Return ``M^{-1} right`` and ``log|M|`` of every unit."""
-    both, log_det = jnp.concatenate([M, right], axis=2), 0.0
-    q = M.shape[1]
+    """Return ``M^{-1} right`` and ``log|M|`` of every unit, units last."""
+    both, log_det = jnp.concatenate([M, right], axis=1), 0.0
+    q = M.shape[0]
+    index = np.arange(q)[:, None, None]
     for j in range(q):
-        pivot = both[:, j, j]
-        row = both[:, j, :] / pivot[:, None]
-        rest = both[:, :, j].at[:, j].set(0.0)
-        both = (both - rest[:, :, None] * row[:, None, :]).at[:, j, :].set(row)
+        pivot = both[j, j]
+        row = both[j] / pivot
+        both = jnp.where(index == j, row[None], both - both[:, j][:, None] * row[None])
         log_det = log_det + jnp.log(pivot)
-    return both[:, :, q:], log_det
+    return both[:, q:], log_det
 
 
 def _known(H: Any, beta: Any) -> Any:
