@@ -1,5 +1,6 @@
 """Fixed effects and contextual effects, one table."""
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
@@ -15,13 +16,27 @@ from psymech.posterior.summaries import interval, interval_names
 
 DECOMPOSED = ("within", "patient", "therapist")
 NOT_DECOMPOSED = frozenset({"intercept", "time", "interaction", "autoregressive"})
+AROUND_ZERO = ("within", "patient")  # parts that are deviations: a slope where they are zero is an average one
 
 
 def contextual_pairs(tree: xr.DataTree) -> tuple[tuple[str, str], ...]:
     """Return the pairs (upper, lower) of terms whose difference is a contextual effect: parts of one variable,
     level by level.
+
+    A part whose slope depends on a column that is no deviation (severity, a trait, time) has none: its coefficient is
+    the slope where that column is zero, which may be nobody's value, and so would be the difference.
     """
-    infos = [info for info in read.terms_of(tree) if info.part in DECOMPOSED and info.role not in NOT_DECOMPOSED]
+    terms = read.terms_of(tree)
+    moderated = {
+        (info.response, factor) for info in terms if len(info.factors) > 1 for factor in _moderated(info.factors)
+    }
+    infos = [
+        info
+        for info in terms
+        if info.part in DECOMPOSED
+        and info.role not in NOT_DECOMPOSED
+        and not any((info.response, factor) in moderated for factor in info.factors)
+    ]
 
     def variable(info: read.TermInfo) -> tuple[str, str]:
         return (info.response or "", info.column)
@@ -37,6 +52,13 @@ def contextual_pairs(tree: xr.DataTree) -> tuple[tuple[str, str], ...]:
                         yield upper.label, lower.label
 
     return tuple(pairs())
+
+
+def _moderated(factors: tuple[str, ...]) -> Iterator[str]:
+    """Yield the factors of a product that another factor, not around zero, moderates."""
+    parts = {factor: json.loads(factor)["part"] if factor.startswith("{") else "raw" for factor in factors}
+    raw = [factor for factor in factors if parts[factor] not in AROUND_ZERO]
+    return (factor for factor in factors if any(other != factor for other in raw))
 
 
 def effect_draws(
@@ -99,8 +121,10 @@ def effects(
     Where a variable enters as :math:`x = (x - \bar x_{ik}) + (\bar x_{ik} - \bar x_k) + \bar x_k` with slopes
     :math:`b_W, b_P, b_T`, the contextual effects are :math:`b_P - b_W` (what it makes for a patient to be higher
     throughout, at the same momentary value), :math:`b_T - b_P` and :math:`b_T - b_W`. Rows are named
-    ``alliance.patient - alliance.within``. Patients' slopes that predict outcomes (``outcomes(..., process=...)``)
-    stand behind the fixed effects as ``coping_post~[alliance~exposure.within]``, outcome units per unit of the slope.
+    ``alliance.patient - alliance.within``. There is none for a part in a product with a column that is no deviation
+    (``directiveness.patient:reactance``): its coefficient is the slope where that column is zero. Patients' slopes
+    that predict outcomes (``outcomes(..., process=...)``) stand behind the fixed effects as
+    ``coping_post~[alliance~exposure.within]``, outcome units per unit of the slope.
 
     Parameters
     ----------

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import psymech as psm
 from psymech.errors import DataError
 from psymech.posterior.effects import effects
+from tests.posterior.drawn_trees import drawn_tree
 from tests.posterior.fitted_trees import two_response_tree
 
 EXACT = 1e-12  # the same sums in another order
@@ -51,6 +53,30 @@ def test_contextual_effects_stay_within_a_response(made: xr.DataTree) -> None:
     rows = effects(two_response_tree(made)).index
     assert "gad7~alliance.patient - gad7~alliance.within" in rows
     assert sum(" - " in row for row in rows) == 6
+
+
+def moderated_rows(moderator: str) -> list[str]:
+    spec = psm.process(
+        "phq9",
+        techniques=["directiveness"],
+        common_factors=["alliance"],
+        covariates=["reactance"],
+        interactions=[("directiveness", moderator)],
+    )
+    rows = effects(drawn_tree(spec, psm.load_example("process_study"))).index
+    return [row for row in rows if " - " in row]
+
+
+def test_a_slope_at_zero_of_a_trait_has_no_contextual_effect() -> None:
+    """Reactance is 1 to 5: the coefficient of directiveness.within is the slope of a patient that there is not."""
+    rows = moderated_rows("reactance")
+    assert "alliance.patient - alliance.within" in rows
+    assert not any("directiveness.within" in row for row in rows)
+    assert "directiveness.therapist - directiveness.patient" in rows
+
+
+def test_a_slope_at_zero_of_a_deviation_is_an_average_one() -> None:
+    assert "directiveness.patient - directiveness.within" in moderated_rows("alliance")
 
 
 def test_no_contrast_without_parts(made: xr.DataTree) -> None:
