@@ -275,11 +275,8 @@ def slopes_study(seed: int) -> tuple[psm.SessionData, dict[str, float]]:
     patient = np.repeat(np.arange(n), sessions)
     technique = rng.normal(size=patient.size)
     within = technique - np.bincount(patient, technique)[patient] / sessions
-    alliance = (
-        (0.4 * rng.normal(size=therapists)[of] + 0.5 * rng.normal(size=n))[patient]
-        + slope[patient] * within
-        + rng.normal(size=patient.size)
-    )
+    level = 0.4 * rng.normal(size=therapists)[of] + 0.5 * rng.normal(size=n)
+    alliance = level[patient] + slope[patient] * within + rng.normal(size=patient.size)
     truth = {"mood_post": 1.5, "social_post": 0.0}
     table = pd.DataFrame({"patient": [f"P{i:03d}" for i in range(n)]})
     shared = 0.5 * rng.normal(size=n)
