@@ -88,7 +88,7 @@ def quality(draws: Mapping[str, np.ndarray], labels: Mapping[str, list[str]]) ->
     error = az.mcse(data, method="mean")
     out["estimates"] = {}
     for name in COMPARED:
-        if name not in data:
+        if name not in data or name not in labels:
             continue
         flat = draws[name].reshape(*draws[name].shape[:2], -1)
         mean, sd = flat.mean(axis=(0, 1)), flat.std(axis=(0, 1), ddof=1)

@@ -34,7 +34,7 @@ def figures(size: designs.Size, seed: int, *, explicit: bool) -> dict[str, float
     out["load or compile s"] = float(tree.attrs["compile_seconds"])
     out["draw s"] = float(tree.attrs["sampling_seconds"])
     out["recover s"] = float(tree.attrs["recover_seconds"])
-    ess = quality(draws, {name: [] for name in draws})["min_ess"]
+    ess = quality(draws, {})["min_ess"]
     out["ESS per CPU s"] = ess / clock.in_last(out["draw s"] + out["recover s"])
     steps = int(tree["sample_stats"]["n_steps"].values.sum())
     out["gradients per effective draw"] = steps / ess
