@@ -133,6 +133,9 @@ def _sessions(collection: "PlotCollection", counts: Counts, smallest: int, n_pat
     module, target = draw.drawing(collection), draw.panel(collection, "sessions")
     _bars(collection, "sessions", edges[:-1], height, width, draw.BLUE)
     module.title(f"{n_patients} patients, median {np.median(per_patient):g} sessions", target, size=10)
+    if per_patient.max() - per_patient.min() < 8:  # a narrow axis would be marked at fractions of a session
+        marks = np.unique(per_patient)
+        module.xticks(marks, [str(mark) for mark in marks], target)
     module.xlabel("sessions of a patient", target)
     module.ylabel("patients", target)
 

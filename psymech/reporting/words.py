@@ -60,9 +60,15 @@ def question(tree: xr.DataTree) -> str:
     """Return the question that the model answers."""
     spec = read.json_attr(tree, names.ATTR_SPEC)
     responses = listed(read.responses_of(tree))
-    columns = {role: _columns(tree, role) for role in ("technique", "common_factor", "treatment", "mediator")}
+    columns = {role: _columns(tree, role) for role in ("technique", "common_factor")}
     if spec["kind"] == "growth":
         return f"How does {responses} change over time, and how much do {_who(tree)} differ in its course?"
+    if spec["kind"] == "mediation":
+        roles: dict[str, list[str]] = {}
+        for column, role in spec["roles"]:
+            roles.setdefault(str(role).removeprefix("serial_"), []).append(str(column))
+        treatments, mediators, outcomes = (listed(roles.get(each, [])) for each in ("treatment", "mediator", "outcome"))
+        return f"Does {treatments} go with {outcomes} through {mediators}, and how much directly?"
     ingredients = [*columns["technique"], *columns["common_factor"]]
     if spec["kind"] == "process" and ingredients:
         return f"Do {listed(ingredients)} go with {responses}, session by session, and how much do {_who(tree)} differ?"
