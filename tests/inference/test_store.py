@@ -427,13 +427,13 @@ def test_kill_9_loses_no_finished_chain(whole, tmp_path):
 @pytest.mark.parametrize("engine", ["collapsed", "explicit"])
 def test_ctrl_c_in_a_stored_run_saves_and_says_how_to_go_on(engine, tmp_path):
     path = tmp_path / "fit.zarr"
-    draws = {"collapsed": 100_000, "explicit": 4000}[engine]
+    draws = {"collapsed": 40_000, "explicit": 1500}[engine]
     process = run_process(engine, path, draws=draws, seconds=0.5)
     while not (path / "chain-0-0000.npz").exists():
         time.sleep(0.2)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "Go on with psymech.resume" in out and "not assessable" in out
     with pytest.warns(psm.SamplingWarning):
@@ -450,7 +450,7 @@ def test_ctrl_c_in_a_stored_run_saves_and_says_how_to_go_on(engine, tmp_path):
 @pytest.mark.parametrize("engine", ["collapsed", "explicit"])
 def test_killed_at_any_time_and_resumed_the_draws_are_the_same(engine, tmp_path):
     """Ten kills at drawn moments, each resumed in a new process until it ends or is killed again."""
-    draws = {"collapsed": 20_000, "explicit": 1000}[engine]
+    draws = {"collapsed": 5000, "explicit": 300}[engine]
     expected = sample(built(engine), draws=draws)
     rng = np.random.default_rng(3)
     for k in range({"collapsed": 10, "explicit": 3}[engine]):
