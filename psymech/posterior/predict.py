@@ -18,6 +18,7 @@ from psymech.posterior.residuals import differs
 
 Target = Literal["this_therapist", "average_therapist", "new_therapist", "new_patient"]
 Kind = Literal["mean", "draw"]
+CHUNK_VALUES: Final = 2**20  # draws x rows added up at a time: 8 MB an array
 DRAWN: Final[Mapping[str, frozenset[str]]] = {
     "this_therapist": frozenset(),
     "new_patient": frozenset({"patient"}),
@@ -123,7 +124,7 @@ def predict(
         for position, level in enumerate(read.levels_of(tree)):
             drawn = level in DRAWN[target]
             rng = np.random.default_rng([used, position])
-            eta += _random(tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
+            _add_random(eta, tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
             if not drawn:
                 notes += _unseen_note(level, rows.units[level])
     carried, said = _carried(tree, chosen, rows, target)
@@ -163,10 +164,17 @@ def _fixed(tree: xr.DataTree, rows: NewRows) -> np.ndarray:
     return _flat(tree, names.BETA, TERM)[:, take] @ rows.X.T
 
 
-def _random(
-    tree: xr.DataTree, level: Level, z: np.ndarray, units: NewUnits, *, drawn: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """Return a level's part of the linear predictor, shape (samples, rows)."""
+def _add_random(
+    eta: np.ndarray,
+    tree: xr.DataTree,
+    level: Level,
+    z: np.ndarray,
+    units: NewUnits,
+    *,
+    drawn: bool,
+    rng: np.random.Generator,
+) -> None:
+    """Add a level's part to the linear predictor, shape (samples, rows), a few rows at a time."""
     dim = names.term_dim(level)
     effects = _flat(tree, names.effect(level), level, dim)
     n_fit = effects.shape[1]
@@ -175,10 +183,11 @@ def _random(
         effects = np.concatenate([effects, population_draws(tree, level, fresh.size, rng)], axis=1)
     place = n_fit + np.minimum(np.searchsorted(fresh, units.own), max(fresh.size - 1, 0))
     index = place if drawn else np.where(units.known == UNSEEN, place, units.known)
-    out = np.zeros((effects.shape[0], z.shape[0]))
-    for column in range(z.shape[1]):
-        out += effects[:, index, column] * z[:, column]
-    return out
+    step = max(1, CHUNK_VALUES // effects.shape[0])
+    for start in range(0, z.shape[0], step):
+        rows = slice(start, start + step)
+        for column in range(z.shape[1]):
+            eta[:, rows] += effects[:, index[rows], column] * z[rows, column]
 
 
 def population_draws(tree: xr.DataTree, level: Level, n_units: int, rng: np.random.Generator) -> np.ndarray:
