@@ -332,7 +332,7 @@ def test_pooling_inside_the_model_agrees_with_the_second_stage() -> None:
     study = psm.load_example("process_study")
     ingredients = {"techniques": ["exposure", "restructuring"], "common_factors": ["alliance", "empathy"]}
     names, better = ["psychopathology", "coping", "quality_of_life"], {"psychopathology_post": False}
-    options = {"draws": 1200, "tune": 1200, "chains": 2, "seed": 1, "progressbar": False}
+    options = {"draws": 1000, "tune": 1000, "chains": 4, "seed": 1, "progressbar": False}
     inside = psm.fit(psm.outcomes(names, predictors=ingredients, pool=True, higher_is_better=better), study, **options)
     outside = psm.fit(psm.outcomes(names, predictors=ingredients), study, **options)
     one = psm.standardized_effects(inside, higher_is_better=better)
