@@ -34,7 +34,6 @@ TESTS: Final = (
     "tests/models/test_spec_growth.py",
     "tests/models/test_spec_json.py",
     "tests/models/test_spec_process.py",
-    "tests/models/test_mediation_spec.py",
     "tests/models/test_priors.py",
     "tests/test_errors.py",
 )
