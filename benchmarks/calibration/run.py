@@ -49,7 +49,7 @@ def main() -> None:
     )
     simulations = result["simulations"].dataset
     status = simulations["status"].values.tolist()
-    table = psm.coverage(result)
+    table = psm.coverage(result, by_entry=case.truth is None)
     text = {
         "command": f"python -m benchmarks.calibration.run --model {asked.model} --engine {asked.engine} "
         f"--therapists {asked.therapists} --simulations {asked.simulations} --seed {asked.seed}",
@@ -87,7 +87,11 @@ def figure(result: xr.DataTree, path: Path) -> None:
     import arviz as az
 
     path.parent.mkdir(exist_ok=True)
-    az.plot_ecdf_pit(result, backend="matplotlib").savefig(path)
+    entries = sum(v[0, 0].size for v in result["prior_sbc"].dataset.values())
+    size = {"figsize": (14, 2.1 * -(-entries // 5)), "dpi": 60}
+    collection = az.plot_ecdf_pit(result, backend="matplotlib", figure_kwargs=size, col_wrap=5)
+    collection.viz["figure"].item().tight_layout()
+    collection.savefig(path)
 
 
 if __name__ == "__main__":

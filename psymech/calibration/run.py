@@ -140,9 +140,11 @@ def calibrate(
     Examples
     --------
     >>> import psymech as psm
-    >>> data = psm.load_example("process_study")
-    >>> result = psm.calibrate(psm.growth("phq9"), data, seed=1, store="runs/growth")  # doctest: +SKIP
-    >>> print(psm.check_calibration(result))  # doctest: +SKIP
+    >>> spec = psm.growth("y", random={"patient": []})
+    >>> data = psm.simulate(spec, sizes=psm.Sizes(therapists=6, patients=4, sessions=5), seed=1).data()
+    >>> result = psm.calibrate(spec, data, simulations=2, seed=1, progressbar=False)
+    >>> result["prior_sbc"].dataset["u_therapist"].dims
+    ('chain', 'draw', 'therapist', 'therapist_term')
     """
     numbers = {"simulations": simulations, "draws": draws, "tune": tune, "chains": chains, "thinned": thinned}
     for argument, value in numbers.items():

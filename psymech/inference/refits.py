@@ -69,6 +69,15 @@ def compile_refits(built: BuiltModel) -> Refits:
     """
     import nutpie
 
+    model = exchangeable_model(built)
+    wanted = [name for name in variable_dims(built.design) if name in model.named_vars]
+    return Refits(built, nutpie.compile_pymc_model(model, var_names=wanted), tuple(wanted))
+
+
+def exchangeable_model(built: BuiltModel) -> pm.Model:
+    """Return the explicit graph with the response as data (``observed_y``), where :func:`explicit_model` writes it in
+    as constants.
+    """
     model = explicit_model(built.design, built.priors)
     y = model["y"]
     old = model.rvs_to_values[y]
@@ -77,8 +86,7 @@ def compile_refits(built: BuiltModel) -> Refits:
     model.rvs_to_values[y] = observed
     del model.values_to_rvs[old]
     model.values_to_rvs[observed] = y
-    wanted = [name for name in variable_dims(built.design) if name in model.named_vars]
-    return Refits(built, nutpie.compile_pymc_model(model, var_names=wanted), tuple(wanted))
+    return model
 
 
 def _refuse_another_model(old: BuiltModel, new: BuiltModel) -> None:
