@@ -145,7 +145,7 @@ def compare(design: Balanced, engine: str) -> None:
         draws = tree["posterior"][name]
         draws = draws.isel({d: 0 for d in draws.dims if d not in ("chain", "draw")}, drop=True)
         values = draws.values
-        assert float(az.ess(values)) >= 1000 and float(az.ess(values, method="tail")) >= 1000
+        assert float(az.ess(values)) >= 1000 and float(az.ess(values, method="tail", prob=(0.05, 0.95))) >= 1000
         found = {"mean": values.mean(), "sd": values.std(ddof=1)}
         error = {key: float(az.mcse(values, method=key)) for key in found}
         for q in QUANTILES:
