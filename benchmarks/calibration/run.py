@@ -21,8 +21,8 @@ from psymech.inference.versions import library_versions
 HERE = Path(__file__).parent
 STORES = HERE.parents[1] / "build" / "calibration"
 SAMPLING = {"draws": 1000, "tune": 500, "chains": 2}
-# Ranks among 99 draws need some 50 independent ones, which is asked for besides. The explicit graph has a few hundred of
-# 2000, and R-hat then scatters up to 1.03 where nothing is wrong.
+# Ranks among 99 draws need some 50 independent ones, which is asked for besides. The explicit graph has a few hundred
+# of 2000, and R-hat then scatters up to 1.03 where nothing is wrong.
 LARGEST_R_HAT = {"collapsed": 1.02, "explicit": 1.05}
 
 
