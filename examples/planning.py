@@ -73,8 +73,8 @@ print(
         f"With a true SD of 1 point between therapists, 8 therapists with 10 patients each leave an 89% interval that "
         f"is {sd[small]:.1f} points wide. Three times the patients make it {sd[deep]:.1f} if the same therapists see "
         f"them and {sd[broad]:.1f} if new ones do; 60 therapists make it {sd[large]:.1f}. One therapist's effect is "
-        f"measured with a reliability of {reliability[deep]:.2f} by 30 patients and of {reliability[broad]:.2f} by "
-        "ten, however many colleagues there are.",
+        f"measured with a reliability of about {reliability[deep]:.2f} by 30 patients and of {reliability[large]:.2f} "
+        "by ten: new therapists tell more about therapists in general, and nothing more about any one of them.",
         100,
     )
 )
