@@ -192,19 +192,22 @@ def reliable_change(
         before = scores["pre"] > cutoff if lower_is_better else scores["pre"] < cutoff
         after = scores["post"] < cutoff if lower_is_better else scores["post"] > cutoff
         if method == "hageman-arrindell":
-            csi = _beyond_cutoff(scores["post"], change.notna(), cutoff, error / np.sqrt(2.0), lower_is_better)
+            csi = _beyond_cutoff(
+                scores["post"].to_numpy(), change.notna().to_numpy(), cutoff, error / np.sqrt(2.0), lower_is_better
+            )
             after = csi > critical
             scores = scores.assign(csi=csi)
         status[(gain > critical) & before & after] = "recovered"
     table = scores.assign(change=change, rci=rci, status=status.where(change.notna(), None))
-    return table[[name for name in ("pre", "post", "change", "rci", "csi", "status") if name in table]]
+    order = [name for name in ("pre", "post", "change", "rci", "csi", "status") if name in table]
+    return table.loc[:, order]
 
 
 def _beyond_cutoff(
-    post: pd.Series, complete: pd.Series, cutoff: float, error: float, lower_is_better: bool
-) -> pd.Series:
+    post: np.ndarray, complete: np.ndarray, cutoff: float, error: float, lower_is_better: bool
+) -> np.ndarray:
     """How far the estimated true score after treatment lies beyond the cut-off, in its standard errors."""
-    share = _true_share(post[complete].to_numpy(), error, what="The scores after treatment")
+    share = _true_share(post[complete], error, what="The scores after treatment")
     mean = post[complete].mean()
     distance = (mean + (post - mean) * share - cutoff) / (np.sqrt(share) * error)
     return -distance if lower_is_better else distance

@@ -182,7 +182,7 @@ def _as_data(frame: pd.DataFrame, patients: pd.DataFrame | None, therapists: pd.
     ids: dict[str, Any] = {level: level if level in frame.columns else None for level in ("therapist", "clinic")}
     columns = [*frame.columns, *(c for t in (patients, therapists) if t is not None for c in t.columns)]
     unbounded = {name: None for name in columns if name not in RESERVED}  # normal values know no questionnaire's range
-    changed = "therapist" in frame.columns and frame.groupby("patient")["therapist"].nunique().max() > 1
+    changed = "therapist" in frame.columns and int(frame.groupby("patient")["therapist"].nunique().to_numpy().max()) > 1
     kind: PatientIds = "crossed" if changed else "unique"
     return SessionData.from_frame(
         frame, patients=patients, therapists=therapists, ranges=unbounded, patient_ids=kind, **ids
