@@ -80,7 +80,9 @@ def identity(built: BuiltModel, settings: Settings, seed: int) -> dict[str, obje
         "sd": {k: [str(p) for p in v] for k, v in built.priors.sd.items()},
         "corr": {k: str(v) for k, v in built.priors.corr.items()},
         "sigma": [str(p) for p in built.priors.sigma],
-        "others": [str(p) for p in (built.priors.phi, built.priors.nu, built.priors.residual_corr)],
+        "others": [
+            str(getattr(built.priors, name)) for name in ("phi", "nu", "cutpoints", "residual_corr", "sd_log_sigma")
+        ],
     }
     return {
         "specification": built.spec.to_json(),
@@ -203,6 +205,9 @@ def _own_fit(job: Job) -> Fit:
         return refit
 
     def fit(built: BuiltModel, seed: int) -> xr.DataTree:
-        return sample(built, seed=seed, target_accept=s.target_accept, progressbar=False, **options)
+        tree = sample(built, seed=seed, target_accept=s.target_accept, progressbar=False, **options)
+        if names.ATTR_INTERRUPTED in tree.attrs:  # Ctrl-C ends the whole run, and no short fit is kept
+            raise KeyboardInterrupt
+        return tree
 
     return fit

@@ -31,6 +31,9 @@ class Journal:
             temporary = path.with_name(f".{RUN}.{os.getpid()}")
             _write(temporary, json.dumps(identity, indent=1, ensure_ascii=False) + "\n", "w")
             os.replace(temporary, path)
+        fits = self._folder / FITS
+        if fits.exists() and fits.stat().st_size and fits.read_bytes()[-1:] != b"\n":
+            _write(fits, "\n", "a")  # ends the line that a kill cut off
 
     def finished(self) -> dict[int, Record]:
         """Return the fits that are there, by the number of their simulation."""
@@ -38,7 +41,7 @@ class Journal:
         found: dict[int, Record] = {}
         if not path.exists():
             return found
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             digest, _, text = line.partition(" ")
             if digest == _digest(text):
                 record = json.loads(text)
@@ -47,10 +50,8 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Append a finished fit."""
-        text = json.dumps(record, ensure_ascii=False)
-        path = self._folder / FITS
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-        _write(path, f"{'\n' if torn else ''}{_digest(text)} {text}\n", "a")
+        text = json.dumps(record)
+        _write(self._folder / FITS, f"{_digest(text)} {text}\n", "a")
 
 
 def _write(path: Path, text: str, mode: str) -> None:

@@ -54,6 +54,8 @@ class Refits:
         known = {variable.name for variable in self.compiled.shared_var_keys}
         compiled = self.compiled.with_data(**{name: values for name, values in new.items() if name in known})
         drawn = sample_nutpie(compiled, options, Stages(show=False))
+        if any(made < options.draws for made in drawn.made):
+            raise KeyboardInterrupt  # a refit is one of many: Ctrl-C ends them all
         values = {name: drawn.values[name] for name in self.variables}
         return assemble_tree(values, drawn.stats, spec=built.spec, design=design, attrs={})
 
