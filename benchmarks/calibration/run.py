@@ -97,7 +97,8 @@ def figure(result: xr.DataTree, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     entries = sum(v[0, 0].size for v in result["prior_sbc"].dataset.values())
     size = {"figsize": (14, 2.1 * -(-entries // 5)), "dpi": 60}
-    collection = az.plot_ecdf_pit(result, backend="matplotlib", figure_kwargs=size, col_wrap=5)
+    with az.rc_context({"plot.max_subplots": entries}):
+        collection = az.plot_ecdf_pit(result, backend="matplotlib", figure_kwargs=size, col_wrap=5)
     collection.viz["figure"].item().tight_layout()
     collection.savefig(path)
 
