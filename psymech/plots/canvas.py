@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from textwrap import fill
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -27,6 +28,10 @@ BLACK: Final = "#222222"
 COLOUR_OF_LEVEL: Final = {"residual": GREY, "patient": BLUE, "therapist": ORANGE, "clinic": GREEN}
 
 PIXELS_PER_INCH: Final = 100
+POINTS_PER_INCH: Final = 72
+TOOLBAR: Final = 35  # pixels that plotly's buttons take, above the title
+LEGEND: Final = 35  # pixels of plotly's legend, below the labels of the axes
+CHARACTERS_PER_INCH: Final = 130  # of one point: how many letters of a size go on an inch
 
 
 def chosen_backend(backend: str | None) -> Backend:
@@ -62,9 +67,39 @@ def canvas(
     collection = PlotCollection.grid(data, cols=["__variable__"], backend=name, figure_kwargs=options)
     if name == "plotly":
         collection.viz["figure"].item().update_layout(
-            template="plotly_white", margin={"t": 45, "r": 20, "b": 70, "l": 80}
+            template="plotly_white",
+            margin={"t": 45 + TOOLBAR, "r": 20, "b": 70, "l": 80},
+            height=height * PIXELS_PER_INCH + TOOLBAR,
         )
     return collection
+
+
+def letters(collection: "PlotCollection", points: float) -> float:
+    """Return a size of letters as the backend takes it: in points, or in plotly's pixels."""
+    return points if collection.backend == "matplotlib" else round(points * PIXELS_PER_INCH / POINTS_PER_INCH)
+
+
+def title(collection: "PlotCollection", text: str, *, size: float = 12) -> None:
+    """Set the figure's title, on two lines or more where one is too short."""
+    figure = collection.viz["figure"].item()
+    if collection.backend == "matplotlib":
+        wide = float(figure.get_size_inches()[0])
+        collection.add_title(fill(text, int(wide * CHARACTERS_PER_INCH / size)), size=size)
+        return
+    lines = fill(text, int(figure.layout.width / PIXELS_PER_INCH * CHARACTERS_PER_INCH / size))
+    place = {"yref": "container", "yanchor": "top", "y": 1 - TOOLBAR / figure.layout.height}
+    collection.add_title(lines.replace("\n", "<br>"), size=letters(collection, size), **place)
+
+
+def whole_ticks(low: int, high: int, most: int = 6) -> np.ndarray:
+    """Return whole numbers to mark on an axis, evenly apart, and `low`.
+
+    >>> whole_ticks(0, 5).tolist(), whole_ticks(1, 500).tolist()
+    ([0, 1, 2, 3, 4, 5], [1, 100, 200, 300, 400, 500])
+    """
+    steps = (base * 10**power for power in range(12) for base in (1, 2, 5))
+    step = next(each for each in steps if (high - low) // each < most)
+    return np.unique(np.append(np.arange(-(-low // step) * step, high + 1, step), low))
 
 
 def drawing(collection: "PlotCollection") -> ModuleType:
@@ -128,4 +163,9 @@ def legend(collection: "PlotCollection", entries: Sequence[tuple[str, dict[str, 
     for label, p in entries:
         line = {"color": p["color"], "width": p["width"]}
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name=label, line=line, showlegend=True))
-    figure.update_layout(legend={"orientation": "h", "yanchor": "top", "y": -0.14, "x": 0.5, "xanchor": "center"})
+    below = {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0.5, "xanchor": "center"}
+    figure.update_layout(
+        legend=below | {"traceorder": "normal"},
+        height=figure.layout.height + LEGEND,
+        margin_b=figure.layout.margin.b + LEGEND,
+    )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 GAP: Final = 0.06  # of a bar's width, left free at either side
+MANY_BARS: Final = 60  # more than this have no gaps, which would be narrower than a dot
 MAX_BARS: Final = 30  # more different numbers of sessions than this are put together into bins
 
 
@@ -64,7 +65,7 @@ def plot_design(data: SessionData | xr.DataTree, *, smallest: int = 1, backend: 
     _sessions(collection, counts, smallest, n_patients)
     _presence(collection, counts, smallest)
     if smallest > 1:
-        collection.add_title(f"Counts of fewer than {smallest} patients are not drawn", size=11)
+        draw.title(collection, f"Counts of fewer than {smallest} patients are not drawn", size=11)
     return collection
 
 
@@ -100,17 +101,16 @@ def _counts(data: SessionData | xr.DataTree) -> Counts:
 def _bars(
     collection: "PlotCollection", name: str, left: np.ndarray, height: np.ndarray, width: float, colour: str
 ) -> None:
-    module = draw.drawing(collection)
-    bars = module.hist(
-        height,
-        left + GAP * width,
-        left + (1 - GAP) * width,
-        draw.panel(collection, name),
-        color=colour,
-        edgecolor="white",
-        alpha=0.9,
-    )
+    module, target = draw.drawing(collection), draw.panel(collection, name)
+    gap = GAP * width if left.size <= MANY_BARS else 0.0
+    starts, ends = left + gap, left + width - gap
+    if collection.backend == "matplotlib":  # draws steps, each up to the next start: steps of height zero in between
+        starts, ends = np.stack([starts, ends], axis=1).ravel()[:-1], ends[-1:]
+        height = np.stack([height, np.zeros_like(height)], axis=1).ravel()[:-1]
+    bars = module.hist(height, starts, ends, target, color=colour, edgecolor=colour, alpha=0.9)
     draw.keep(collection, f"bars_{name}", bars)
+    marks = draw.whole_ticks(0, int(height.max()))
+    module.yticks(marks, [f"{mark:,}" for mark in marks], target)
 
 
 def _caseload(collection: "PlotCollection", counts: Counts, smallest: int) -> None:
@@ -118,7 +118,9 @@ def _caseload(collection: "PlotCollection", counts: Counts, smallest: int) -> No
     load = np.sort(np.unique(counts.pairs[:, 0], return_counts=True)[1])[::-1]
     module, target = draw.drawing(collection), draw.panel(collection, "caseload")
     _bars(collection, "caseload", np.arange(load.size) - 0.5, without_small(load, smallest), 1.0, draw.ORANGE)
-    module.title(f"{load.size} therapists, median {np.median(load):g} patients", target, size=10)
+    module.title(
+        f"{load.size} therapists, median {np.median(load):g} patients", target, size=draw.letters(collection, 10)
+    )
     module.xlabel("therapists, sorted", target)
     module.ylabel("patients", target)
     module.xticks([], [], target)
@@ -132,7 +134,9 @@ def _sessions(collection: "PlotCollection", counts: Counts, smallest: int, n_pat
     height = without_small(height, smallest)
     module, target = draw.drawing(collection), draw.panel(collection, "sessions")
     _bars(collection, "sessions", edges[:-1], height, width, draw.BLUE)
-    module.title(f"{n_patients} patients, median {np.median(per_patient):g} sessions", target, size=10)
+    module.title(
+        f"{n_patients} patients, median {np.median(per_patient):g} sessions", target, size=draw.letters(collection, 10)
+    )
     if per_patient.max() - per_patient.min() < 8:  # a narrow axis would be marked at fractions of a session
         marks = np.unique(per_patient)
         module.xticks(marks, [str(mark) for mark in marks], target)
@@ -153,6 +157,6 @@ def _presence(collection: "PlotCollection", counts: Counts, smallest: int) -> No
         step = float(np.diff(sessions).min()) if sessions.size > 1 else 1.0
         left = sessions[keep] - 0.5 * step
         _bars(collection, "presence", left, there[keep], step, draw.GREEN)
-    module.title(f"{counts.session.size:,} sessions in all", target, size=10)
+    module.title(f"{counts.session.size:,} sessions in all", target, size=draw.letters(collection, 10))
     module.xlabel("session number", target)
     module.ylabel("patients with this session", target)

@@ -94,7 +94,12 @@ def plot_effects(
         x, y = draw.segments(lower[mine], upper[mine], at[mine])
         draw.keep(collection, f"interval_{colour[1:]}", module.line(x, y, target, color=colour, width=2.4))
         module.scatter(middle[mine], at[mine], target, color=colour, size=36.0)
-    module.yticks(at, [_shown(label, chosen, tree) for label in labels], target, size=10 if n <= 30 else 8)
+    module.yticks(
+        at,
+        [_shown(label, chosen, tree) for label in labels],
+        target,
+        size=draw.letters(collection, 10 if n <= 30 else 8),
+    )
     module.ylim((-0.7, n - 0.3), target)
     identity = read.family_of(tree, chosen) in read.IDENTITY_LINK
     unit = f"{chosen} units" if identity else f"{read.UNIT_OF_LATENT} of {chosen}"
@@ -107,7 +112,7 @@ def plot_effects(
         entries.append(("other", {"color": draw.GREY, "width": 2.4}))
     if len(entries) > 1:
         draw.legend(collection, entries)
-    collection.add_title(f"Fixed effects on {chosen}", size=12)
+    draw.title(collection, f"Fixed effects on {chosen}")
     return collection
 
 

@@ -62,7 +62,7 @@ def plot_paths(
         if one not in known:
             raise SpecError(f"level: expected one of {', '.join(known)}, where this model has paths, found {one!r}.")
     wanted: list[PathLevel] = [one for one in PATH_LEVELS if one in asked]
-    height = HEIGHT + 0.55 * max(0, len(model.mediators) - 1)
+    height = HEIGHT + 0.7 * max(0, len(model.mediators) - 1)
     panels = [TITLE[one] for one in wanted]
     width = WIDTH if len(model.mediators) == 1 else WIDE
     collection = draw.canvas(panels, width=width * len(wanted), height=height, ratios=None, backend="matplotlib")
@@ -94,7 +94,14 @@ def _positions(model: MediationTree) -> dict[str, tuple[float, float]]:
         for x, label in zip(np.linspace(0.24, 0.76, len(model.mediators)), model.mediators, strict=True):
             where[label] = (float(x), 0.85)
         return where
-    return where | column(model.mediators, MIDDLE, 0.85 if len(model.mediators) == 1 else 0.55, 0.92)
+    if _around(model):  # one above the direct path, one below
+        where = {label: (x, y + 0.35) for label, (x, y) in where.items()}
+        return where | column(model.mediators, MIDDLE, 0.0, 0.92)
+    return where | column(model.mediators, MIDDLE, 0.85 if len(model.mediators) == 1 else 0.42, 0.95)
+
+
+def _around(model: MediationTree) -> bool:
+    return len(model.mediators) == 2 and not model.serial
 
 
 def _panel(
@@ -122,9 +129,12 @@ def _panel(
 
 
 def _label_place(model: MediationTree, path: Path) -> float:
-    """Where on its arrow a label stands: staggered where arrows of mediators in a row cross."""
-    if not model.serial or path.letter in ("c", "d"):
+    """Where on its arrow a label stands: staggered where arrows would cross it."""
+    if path.letter in ("c", "d"):
         return 0.5
+    if not model.serial:
+        nested = len(model.mediators) > 2  # nearer to the mediator, where the arrows are apart
+        return 0.5 if not nested else 0.6 if path.letter == "a" else 0.4
     place = model.mediators.index(path.target if path.letter == "a" else path.source) / (len(model.mediators) - 1)
     return 0.72 - 0.42 * place
 

@@ -98,7 +98,7 @@ def plot_ppc(
         module.ylabel(f"mean {chosen} of a {panel}", target)
         module.xlabel(f"share of the {np.unique(rows.unit[panel]).size:,} {panel}s below", target)
         inside = 100.0 * ((data >= low) & (data <= high)).mean()
-        module.title(f"{panel}s: {inside:.0f}% inside", target, size=11)
+        module.title(f"{panel}s: {inside:.0f}% inside", target, size=draw.letters(collection, 11))
     draw.legend(
         collection,
         [
@@ -180,4 +180,4 @@ def _shares(collection: "PlotCollection", target: object, rows: Rows, data: Floa
     module.ylabel("share of sessions", target)
     module.ylim((0.0, 1.1 * float(max(high.max(), data.max()))), target)
     inside = 100.0 * ((data >= low) & (data <= high)).mean()
-    module.title(f"{rows.y.size:,} sessions: {inside:.0f}% of bins inside", target, size=11)
+    module.title(f"{rows.y.size:,} sessions: {inside:.0f}% of bins inside", target, size=draw.letters(collection, 11))

@@ -78,7 +78,7 @@ def plot_ranks(
         draw.keep(collection, name, module.line(x, y, left, color=colour, width=width))
     module.scatter(ranks.mean(SAMPLE_DIMS).values, at, left, color=draw.BLACK, size=size)
     module.xlim((0.0, n + 1.0), left)
-    places = np.unique(np.round(np.linspace(1, n, min(n, 6))).astype(int))
+    places = draw.whole_ticks(1, n)
     module.xticks(places, [str(place) for place in places], left)
     first = (ranks > n - best).mean(SAMPLE_DIMS).values
     last = (ranks <= best).mean(SAMPLE_DIMS).values
@@ -86,11 +86,20 @@ def plot_ranks(
     draw.keep(collection, "last", module.scatter(last, at, right, color=draw.ORANGE, size=size))
     module.xlim((-0.03, 1.03), right)
     percent = f"{100 * interval_prob(ci_prob):g}%"
+    most, least = (f"the {best} {end} ranks" if best > 1 else f"the {end} rank" for end in ("highest", "lowest"))
     direction = "highest" if higher_is_better else "lowest"
     module.xlabel(f"rank ({n} = {direction} value)\nmean, 50% and {percent} interval", left)
-    module.xlabel(f"probability to have one of\nthe {best} highest or {best} lowest ranks", right)
+    module.xlabel(
+        f"probability to have one of\n{most} or {least}" if best > 1 else f"probability to have\n{most} or {least}",
+        right,
+    )
     if show:
-        module.yticks(at, [str(each) for each in ranks[level].values.tolist()], left, size=10 if n <= 30 else 8)
+        module.yticks(
+            at,
+            [str(each) for each in ranks[level].values.tolist()],
+            left,
+            size=draw.letters(collection, 10 if n <= 30 else 8),
+        )
         module.ylabel(level, left)
     else:
         module.yticks([], [], left)
@@ -99,14 +108,12 @@ def plot_ranks(
     draw.legend(
         collection,
         [
-            (f"{best} highest ranks", {"color": draw.BLUE, "width": 4.0}),
-            (f"{best} lowest ranks", {"color": draw.ORANGE, "width": 4.0}),
+            (most, {"color": draw.BLUE, "width": 4.0}),
+            (least, {"color": draw.ORANGE, "width": 4.0}),
         ],
     )
     label = read.random_label(tree, level, term, response)
     low, high = interval(ranks, ci_prob)
-    collection.add_title(
-        f"{label}: the average {percent} interval of a rank spans {float((high - low).mean()):.0f} of {n} places",
-        size=12,
-    )
+    spans = f"spans {float((high - low).mean()):.0f} of {n} places"
+    draw.title(collection, f"{label}: the average {percent} interval of a rank {spans}")
     return collection

@@ -92,7 +92,7 @@ def plot_therapists(
     module.xlabel(f"{count[2:]}\n(number)", _panel(collection, "caseload"))
     left = _panel(collection, "effect")
     if show:
-        size = 10 if n <= 30 else 8
+        size = draw.letters(collection, 10 if n <= 30 else 8)
         module.yticks(np.arange(n), [str(each) for each in table.index], left, size=size)
         module.ylabel(level if n < 10 else f"{level}, sorted by mean", left)
     else:
@@ -100,7 +100,7 @@ def plot_therapists(
         module.ylabel(f"{n} {level}s, sorted by mean", left)
     module.ylim((-0.8, n - 0.2), left)
     away = int((_side(table, ci_prob) != 0).sum())
-    collection.add_title(f"{away} of {n} {level}s: the {percent} interval excludes the average {level}", size=12)
+    draw.title(collection, f"{away} of {n} {level}s: the {percent} interval excludes the average {level}")
     return collection
 
 
@@ -150,6 +150,8 @@ def _ranks(collection: "PlotCollection", table: pd.DataFrame, n_all: int) -> Non
     draw.keep(collection, "rank_interval", module.line(x, y, target, color=draw.LIGHT, width=width))
     module.scatter(table["expected_rank"].to_numpy(), at, target, color=draw.BLACK, size=size)
     module.xlim((0.0, n_all + 1.0), target)
+    places = draw.whole_ticks(1, n_all)
+    module.xticks(places, [str(place) for place in places], target)
 
 
 def _caseload(collection: "PlotCollection", table: pd.DataFrame, count: str) -> None:
@@ -160,3 +162,5 @@ def _caseload(collection: "PlotCollection", table: pd.DataFrame, count: str) -> 
     draw.keep(collection, "caseload_bar", module.line(x, y, target, color=draw.LIGHT, width=width))
     module.scatter(values, at, target, color=draw.GREY, size=size)
     module.xlim((0.0, 1.1 * max(1, int(values.max()))), target)
+    marks = draw.whole_ticks(0, max(1, int(values.max())), 4)
+    module.xticks(marks, [str(mark) for mark in marks], target)

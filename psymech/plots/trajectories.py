@@ -84,7 +84,7 @@ def plot_trajectories(
     module.xlabel("time (as given in the data)", target)
     module.ylabel(_axis(tree, chosen), target)
     draw.legend(collection, entries)
-    collection.add_title(f"Course of {chosen}: {observed}", size=12)
+    draw.title(collection, f"Course of {chosen}: {observed}")
     return collection
 
 

@@ -90,9 +90,8 @@ def plot_variance_partition(
         module.xlabel(f"{name} (units of the design column)", target)
         module.ylabel(f"{axis}\nmean and {percent} interval", target)
         draw.legend(collection, [(level, {"color": draw.COLOUR_OF_LEVEL[level], "width": 2.2}) for level in levels])
-    collection.add_title(
-        f"{result.attrs['response']}: {result.attrs['denominator'].partition(',')[0]}; scale: {_scale(result)}", size=11
-    )
+    denominator = result.attrs["denominator"].partition(",")[0]
+    draw.title(collection, f"{result.attrs['response']}: {denominator}; scale: {_scale(result)}", size=11)
     return collection
 
 
