@@ -154,7 +154,7 @@ def _scores(
 ) -> list[np.ndarray]:
     """Return the true score of each patient at each of some times of its own, shape (samples, patients) each.
 
-    `unit_rows` are the rows from which the patient's therapist (and clinic) at that time is taken.
+    `unit_rows` are the rows from which the patient's therapists (and clinics) and their weights at that time are taken.
     """
     draws = read.posterior(tree)
     columns = [columns_at_times(tree, response, rows, patients, present, time) for time in times]
@@ -166,17 +166,30 @@ def _scores(
         dim = names.term_dim(level)
         u = draws[names.effect(level)].transpose(*SAMPLE_DIMS, level, dim).values
         u = u.reshape(-1, *u.shape[2:])
-        units = [read.unit_of_obs(tree, level)[each] for each in unit_rows]
+        code, weight = read.shares_of_obs(tree, level)
+        units, weights = [code[each] for each in unit_rows], [weight[each] for each in unit_rows]
+        same = [place > 0 and _alike(units, place) and _alike(weights, place) for place in range(len(scores))]
         for position, label in enumerate(read.labels_of(draws, dim)):
             is_intercept = label in (INTERCEPT, response_label(response, INTERCEPT))
             if label not in columns[0] and not is_intercept:
                 continue
-            effects, seen = np.empty(0), None
-            for score, each, unit in zip(scores, columns, units, strict=True):
-                if seen is None or not np.array_equal(seen, unit):
-                    effects, seen = u[:, unit, position], unit
+            effects = np.empty(0)
+            for place, (score, each) in enumerate(zip(scores, columns, strict=True)):
+                if not same[place]:
+                    effects = _weighted(u[:, :, position], units[place], weights[place])
                 score += effects if is_intercept else effects * each[label]
     return scores
+
+
+def _alike(parts: list[np.ndarray], place: int) -> bool:
+    return np.array_equal(parts[place], parts[place - 1])
+
+
+def _weighted(effects: np.ndarray, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return each patient's sum of effects by weight, (samples, patients); units and weights are (patients, m)."""
+    if units.shape[1] == 1:
+        return effects[:, units[:, 0]] * weights[:, 0]
+    return np.einsum("snm,nm->sn", effects[:, units], weights)
 
 
 def columns_at_times(

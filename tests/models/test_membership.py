@@ -323,8 +323,24 @@ def test_estimates_that_need_one_therapist_say_so(
     assert psm.predict(drawn, study.head(3), target="average_therapist").sizes["obs"] == 3
     with pytest.raises(SpecError, match="one value a patient"):
         psm.predict(drawn_tree(MULTIPLE, data), study.head(3), target="average_therapist")
+
+
+def test_true_change_weights_the_therapists_of_the_last_session(drawn: xr.DataTree) -> None:
+    """Only the weights differ between a patient's first and last row, once time's coefficient is taken out."""
     change = psm.true_change(drawn, threshold=1.0)
     assert change.sizes["patient"] == 70
+    fixed, posterior = drawn["constant_data"].to_dataset(), drawn["posterior"].to_dataset()
+    effects = posterior["u_therapist"].sel(therapist_term="Intercept").transpose("chain", "draw", "therapist").values
+    members = fixed["therapist_members_of_obs"].values
+    weights = fixed["therapist_weights_of_obs"].values
+    patients, time = fixed["patient_of_obs"].values, fixed["time_of_obs"].values
+    slope = posterior["beta"].sel(term="time").values
+    for place in range(70):
+        rows = np.flatnonzero(patients == place)
+        first, last = rows[time[rows].argmin()], rows[time[rows].argmax()]
+        by_therapists = [(effects[..., members[row]] * weights[row]).sum(axis=-1) for row in (first, last)]
+        expected = slope * (time[last] - time[first]) + by_therapists[1] - by_therapists[0]
+        np.testing.assert_allclose(change["change"].values[..., place], expected, atol=1e-10)
 
 
 @pytest.mark.slow
