@@ -79,8 +79,8 @@ def _row(
     row["mean_error"] = float((mean - truth).mean())
     with np.errstate(divide="ignore", invalid="ignore"):
         z = (mean - truth) / sd
-        spread = truth.var(axis=0, ddof=1) if n > 1 else np.zeros(truth.shape[1])
-        contraction = np.where(spread > 0, 1 - (sd**2).mean(axis=0) / spread, np.nan)
+        varies = np.ptp(truth, axis=0) > 0
+        contraction = np.where(varies, 1 - (sd**2).mean(axis=0) / truth.var(axis=0, ddof=min(1, n - 1)), np.nan)
     row["z_mean"], row["z_sd"] = float(z.mean()), float(z.std(ddof=1)) if z.size > 1 else float("nan")
     row["contraction"] = float(np.nan if np.isnan(contraction).all() else np.nanmean(contraction))
     return row
