@@ -87,7 +87,7 @@ def _counts(data: SessionData | xr.DataTree) -> Counts:
         pairs = None if therapist is None else np.unique(np.column_stack([therapist, patient]), axis=0)
         return Counts(patient, pairs, data.session)
     observed = np.isfinite(read.outcome(data))
-    constants = read.constants(data)
+    constants = read.constants(data, columns=False)
     patient = patient_of_rows(data)
     session = constants[names.SESSION_OF_OBS].values.astype(float)
     _, first = np.unique(np.stack([patient, session]), axis=1, return_index=True)  # several responses, one session

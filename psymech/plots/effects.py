@@ -70,8 +70,8 @@ def plot_effects(
     chosen = read.one_response(tree, response)
     low, high = interval_names(ci_prob)
     table = effects(tree, ci_prob=ci_prob).reindex(columns=["mean", low, high])
-    spread = _spread(tree, chosen)
     if scale == "sd":
+        spread = _spread(tree, chosen)
         table = table.reindex([label for label in table.index if label in spread])
         table = table.mul(np.array([spread[str(label)] for label in table.index]), axis=0)
     table = _chosen(table, terms, tree, chosen)[::-1]

@@ -80,7 +80,17 @@ def draw_figures(
         _of_response(add, masked, response, of, ci_prob)
         if "therapist" in read.levels_of(tree) and _has_intercept(tree, response):
             _therapists(add, masked, response, of, ci_prob, higher_is_better)
-    return tuple(found)
+    return _merged(found)
+
+
+def _merged(figures: list[Drawn]) -> tuple[Drawn, ...]:
+    """Put figures of one place together that are missing for the same reasons, so that these are read once."""
+    captions: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for each in figures:
+        if each.image is None:
+            captions.setdefault((each.place, each.missing), []).append(each.caption)
+    missing = [Drawn(place, " ".join(of), None, reasons) for (place, reasons), of in captions.items()]
+    return (*(each for each in figures if each.image is not None), *missing)
 
 
 def _of_response(add: Add, masked: Masked, response: str, of: str, ci_prob: float | None) -> None:
@@ -92,11 +102,16 @@ def _of_response(add: Add, masked: Masked, response: str, of: str, ci_prob: floa
         None,
         lambda: plot_ppc(tree, level=panels, response=response, ci_prob=ci_prob, draws=200, backend="matplotlib"),
     )
+    known = _columns_are_known(tree)
     add(
         "effects",
-        f"Fixed effects for one SD of each column, so that they can be compared{of}.",
+        f"Fixed effects for one SD of each column, so that they can be compared{of}."
+        if known
+        else f"Fixed effects for one unit of each column{of}.",
         "effects",
-        lambda: plot_effects(tree, response=response, ci_prob=ci_prob, backend="matplotlib"),
+        lambda: plot_effects(
+            tree, response=response, scale="sd" if known else "raw", ci_prob=ci_prob, backend="matplotlib"
+        ),
     )
     if _has_time(tree, response):
         add(
@@ -164,6 +179,15 @@ def _course(masked: Masked, response: str, ci_prob: float | None) -> "PlotCollec
         ci_prob=ci_prob,
         backend="matplotlib",
     )
+
+
+def _columns_are_known(tree: xr.DataTree) -> bool:
+    """Whether the columns are data: in some models they hold parameters, and some fits were saved without them."""
+    try:
+        read.constants(tree)
+    except PsymechError:
+        return False
+    return True
 
 
 def _has_time(tree: xr.DataTree, response: str) -> bool:

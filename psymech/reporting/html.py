@@ -237,6 +237,8 @@ def _cells(table: Table, percent: str, ci_prob: float | None) -> Cells:
 def _cell(name: str, value: object) -> str:
     if name in PROBABILITIES and isinstance(value, float) and value == value:
         return "<0.001" if value < 0.0005 else ">0.999" if value > 0.9995 else f"{value:.3f}"
+    if name == "value" and isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
     if name in RANKS and isinstance(value, float) and value == value:
         return f"{value:.1f}" if name == "expected_rank" else f"{value:.0f}"
     return shown(value)

@@ -94,9 +94,12 @@ def equations(tree: xr.DataTree) -> list[Markup]:
         letter = EFFECT_LETTER[level]
         n = posterior.sizes[names.term_dim(level)]
         kind = "Ω" if n > 1 else "σ²"
+        shared = (
+            f"; shared by weights that sum to one, Σ {letter} · weight" if level in read.shared_levels(tree) else ""
+        )
         lines.append(
             Markup("{} ~ N(0, {}<sub>{}</sub>) over {}s{}").format(
-                letter, kind, letter, level, _correlated(posterior, level) if n > 1 else ""
+                letter, kind, letter, level, (_correlated(posterior, level) if n > 1 else "") + shared
             )
         )
     residual = _residual(tree)
@@ -190,9 +193,9 @@ def estimand(info: TermInfo, tree: xr.DataTree) -> str:
         return "How much one effect changes per unit of the other column."
     words = {
         "within": f"Same patient, a session with {column} one unit above the patient's own average: difference in "
-        "{unit}.",
+        f"{unit}.",
         "patient": f"Same therapist, a patient whose average {column} is one unit higher: difference in average "
-        "{unit}.",
+        f"{unit}.",
         "therapist": f"A therapist whose patients' average {column} is one unit higher: difference in average {unit}.",
     }
     return words.get(info.part, f"Difference in {unit} per unit of {column or info.label}.") + " All else equal."
@@ -256,7 +259,8 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
     levels = [level for level in ("session", "patient", "therapist", "clinic") if level in number]
     nested = " in ".join(f"{number[level]:,} {level}s" for level in levels)
     family = FAMILY_WORDS.get(read.family_of(tree, read.responses_of(tree)[0]), "generalised linear")
-    draws = read.posterior(tree).sizes
+    posterior = read.posterior(tree)
+    draws = posterior.sizes
     made = versions(tree)
     software = ", ".join(f"{name} {made[name]}" for name in ("pymc", "nutpie", "numpyro") if name in made)
     by_name = {figure.name: figure.value for figure in gate.sampling.figures}
@@ -278,6 +282,14 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
         "Predictors were split into deviations from the patient's mean, of patients' means from the therapist's, and "
         "therapists' means."
         if spec.get("decompose") == "observed" and any(i.part == "within" for i in read.terms_of(tree))
+        else "",
+        "Predictors were split into deviations from the latent means of patients and therapists, which were estimated "
+        "with the model."
+        if spec.get("decompose") == "latent"
+        else "",
+        f"{posterior.sizes[names.MISSING]:,} missing values of mediators were parameters of the model, missing at "
+        "random given what it contains."
+        if names.MISSING in posterior.sizes
         else "",
         "Patients who changed therapist were shared among their therapists in proportion to sessions (multiple "
         "membership)."

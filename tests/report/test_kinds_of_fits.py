@@ -1,0 +1,80 @@
+"""A report on fits of which not everything can be said: latent means, imputed mediators, shared therapists, stopped
+runs.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+import psymech as psm
+from psymech import names
+from psymech.reporting.tables import shown
+from tests.models.test_mediation_missing import SPECS, frame_of, holed
+from tests.models.test_membership import MULTIPLE, TO_DATE, as_data, membership_study
+from tests.posterior.drawn_trees import drawn_tree
+from tests.posterior.fitted_trees import make_tree
+from tests.posterior.mediation_trees import chosen_tree
+from tests.report.test_report_html import Page
+
+IMAGE = re.compile(r'src="data:image/png;base64,')
+SLOPES = {"patient": ("a", "b"), "therapist": ("a",)}
+
+
+def page_of(tree: xr.DataTree, folder: Path, *, withhold: bool = False) -> tuple[str, int]:
+    """Words of the page, and how many figures it has."""
+    text = psm.report(tree, folder / "r.html", withhold=withhold, tables=folder / "t").read_text(encoding="utf-8")
+    return Page(text).words, len(IMAGE.findall(text))
+
+
+def test_latent_means_with_random_slopes(tmp_path: Path) -> None:
+    data = psm.SessionData.from_frame(frame_of())
+    latent = psm.mediation("y", treatment="x", mediators="m", decompose="latent", time=None, random=SLOPES)
+    words, figures = page_of(chosen_tree(latent, data), tmp_path)
+    assert "latent means of patients and therapists, which were estimated with the model" in words
+    paths = psm.mediation_table(chosen_tree(latent, data))
+    within = paths[(paths["effect"] == "indirect") & (paths["level"] == "within")]["mean"].item()
+    assert shown(within) in words and "Fixed effects for one unit of each column" in words
+    assert "above the patient's own average: difference in y." in words
+    assert "The model was not checked against the data" in words  # its columns are parameters
+    assert (tmp_path / "t" / "mediation.csv").read_text(encoding="utf-8").count("\n") > 5
+    assert figures >= 4  # the design, the paths, the effects of equations with columns
+
+
+def test_imputed_mediators(tmp_path: Path) -> None:
+    tree = chosen_tree(SPECS["1-1-1"], holed())
+    words, figures = page_of(tree, tmp_path)
+    assert "4 missing values of mediators were parameters of the model" in words
+    assert shown(float(tree["posterior"]["beta"].sel(term="y~m.within").mean())) in words
+    assert figures >= 4 and "hold imputed values of a mediator" in words
+    reason = "this estimate reads the model's columns"
+    assert words.count(f"): {reason}") <= 3  # once a section, not once a figure
+
+
+@pytest.mark.parametrize("spec", [TO_DATE, MULTIPLE], ids=["to date", "multiple"])
+def test_patients_shared_among_therapists(spec: psm.ModelSpec, tmp_path: Path) -> None:
+    data = as_data(membership_study(therapists=6, patients=30, seed=3))
+    tree = drawn_tree(spec, data)
+    words, figures = page_of(tree, tmp_path)
+    assert "shared among their therapists in proportion to sessions" in words
+    assert "shared by weights that sum to one" in words and figures >= 5
+    table = psm.summarize_therapists(tree)
+    for value in table["caseload"]:
+        assert shown(float(value)) in words
+    assert "needs patients nested in therapists" in words  # what was not checked, and why
+
+
+def test_an_interrupted_run_is_told_and_its_numbers_withheld(tmp_path: Path) -> None:
+    tree = make_tree(draws=200)
+    beta = tree["posterior"]["beta"].sel(term="alliance.within").mean()
+    whole, _ = page_of(tree, tmp_path)
+    assert shown(float(beta)) in whole and "interrupted" not in whole
+    assert "above the patient's own average: difference in phq9." in whole and not re.search(r"\{\w*\}", whole)
+    tree.attrs[names.ATTR_INTERRUPTED] = json.dumps({"asked": 900, "made": [250, 200, 0], "kept_chains": [0, 1]})
+    words, _ = page_of(tree, tmp_path, withhold=True)
+    assert "Sampling was interrupted: its chains made 250, 200, 0 of 900 draws" in words
+    assert "Draws: not" in words and shown(float(beta)) not in words
+    for table in ("effects", "variance", "variation", "therapists"):
+        assert (tmp_path / "t" / f"{table}.csv").read_text(encoding="utf-8").startswith("withheld")
