@@ -57,16 +57,19 @@ def leave_rows_out(
     *,
     beta: ArrayLike | None = None,
     prior: Prior | None = None,
+    rows: ArrayLike | None = None,
 ) -> FloatArray:
-    """Return what `psymech.gaussian.leave_row.leave_row_out` returns, to rounding."""
+    """Return what `psymech.gaussian.leave_row.leave_row_out` returns, to rounding; of some `rows` only, (D, rows)."""
     nest, weights, roots, center, precision, log_det_prior = _arguments(cross, coefs, factors, beta, prior)
     if len(terms) != weights.shape[1]:
         raise SpecError(f"Expected coefs (D, {len(terms)}), one for each residual term, found {weights.shape}.")
     table = np.column_stack([np.asarray(columns, dtype=np.float64), np.asarray(y, dtype=np.float64)])
     unit = np.asarray(unit_of_row, dtype=np.int64)
     weighted, diagonal = weighted_rows(table, terms)
-    order = np.argsort(unit, kind="stable")
-    out = np.empty((weights.shape[0], unit.size))
+    chosen = np.arange(unit.size) if rows is None else np.asarray(rows, dtype=np.int64)
+    place = np.argsort(unit[chosen], kind="stable")
+    order = chosen[place]
+    out = np.empty((weights.shape[0], chosen.size))
     _leave_rows(
         cross.S,
         *nest,
@@ -80,7 +83,7 @@ def leave_rows_out(
         np.ascontiguousarray(weighted[order]),
         np.ascontiguousarray(diagonal[order]),
         unit[order],
-        order,
+        place,
         out,
     )
     return out

@@ -30,6 +30,7 @@ from psymech.inference.store_codec import decode, encode
 from tests.inference.stored_run import CHAINS, built, sample
 
 DRAWS = 150
+PATIENCE = 300.0  # seconds: a process that has not come so far by then hangs
 ROOT = Path(__file__).parents[2]
 
 
@@ -423,46 +424,67 @@ def test_kill_9_loses_no_finished_chain(whole, tmp_path):
     assert same_draws(psm.resume(tmp_path / "fit.zarr", progressbar=False), whole)
 
 
+@contextmanager
+def stored_process(engine: str, path: Path, *, draws: int, seconds: float) -> Iterator[subprocess.Popen]:
+    """A run in a process of its own, which never outlives the test."""
+    process = run_process(engine, path, draws=draws, seconds=seconds)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(file: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not file.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{file.name} did not appear in {PATIENCE:.0f} s"
+        time.sleep(0.1)
+
+
+def resumed(path: Path) -> xr.DataTree:
+    """Go on; these runs are too short to pass every check of sampling."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", psm.SamplingWarning)
+        return psm.resume(path, progressbar=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["collapsed", "explicit"])
 def test_ctrl_c_in_a_stored_run_saves_and_says_how_to_go_on(engine, tmp_path):
     path = tmp_path / "fit.zarr"
     draws = {"collapsed": 40_000, "explicit": 1500}[engine]
-    process = run_process(engine, path, draws=draws, seconds=0.5)
-    while not (path / "chain-0-0000.npz").exists():
-        time.sleep(0.2)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=600)
+    with stored_process(engine, path, draws=draws, seconds=0.5) as process:
+        wait_for(path / "chain-0-0000.npz", process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "Go on with psymech.resume" in out and "not assessable" in out
     with pytest.warns(psm.SamplingWarning):
         partial = psm.salvage(path)
     n = partial["posterior"].sizes["draw"]
     assert n > 0
-    tree = psm.resume(path, progressbar=False)
+    tree = resumed(path)
     assert np.array_equal(
         tree["posterior"]["sigma"][: partial["posterior"].sizes["chain"], :n], partial["posterior"]["sigma"]
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["collapsed", "explicit"])
-def test_killed_at_any_time_and_resumed_the_draws_are_the_same(engine, tmp_path):
-    """Ten kills at drawn moments, each resumed in a new process until it ends or is killed again."""
-    draws = {"collapsed": 5000, "explicit": 300}[engine]
+@pytest.mark.parametrize(
+    ("engine", "draws", "kills", "within"), [("collapsed", 5000, 6, 12.0), ("explicit", 300, 2, 40.0)]
+)
+def test_killed_at_any_time_and_resumed_the_draws_are_the_same(engine, draws, kills, within, tmp_path):
+    """Kills at drawn moments after the run has begun; what is there is resumed."""
     expected = sample(built(engine), draws=draws)
     rng = np.random.default_rng(3)
-    for k in range({"collapsed": 10, "explicit": 3}[engine]):
+    for k in range(kills):
         path = tmp_path / f"fit{k}.zarr"
-        process = run_process(engine, path, draws=draws, seconds=0.3)
-        while not (path / "journal").exists():
-            time.sleep(0.1)
-            assert process.poll() is None
-        time.sleep(rng.uniform(0, {"collapsed": 12, "explicit": 60}[engine]))
-        process.kill()
-        process.communicate()
-        assert same_draws(psm.resume(path, progressbar=False), expected)
+        with stored_process(engine, path, draws=draws, seconds=0.3) as process:
+            wait_for(path / "journal", process)
+            time.sleep(rng.uniform(0, within))
+        assert same_draws(resumed(path), expected)
 
 
 def test_options_of_a_run_are_compared(stopped):

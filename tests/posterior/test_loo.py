@@ -1,5 +1,6 @@
 """Units left out: densities against dense normals, and the whole against fits without each therapist."""
 
+import sys
 from dataclasses import replace
 
 import arviz as az
@@ -19,7 +20,7 @@ from psymech.errors import SpecError
 from psymech.gaussian.leave_row import leave_row_out
 from psymech.graph.build import BuiltModel
 from psymech.inference.prior_table import prior_table
-from psymech.posterior.loo import unit_log_density
+from psymech.posterior.loo import Unit, log_density_chunks, unit_log_density
 from psymech.priors import choose_priors
 from tests.graph.collapsed_cases import (
     CollapsedCase,
@@ -38,6 +39,7 @@ from tests.posterior.drawn_trees import drawn_tree
 DENSITY_TOLERANCE = 1e-8  # relative to 1 + |log p|: the oracle takes the difference of two dense densities
 STANDARD_ERRORS = 4.0  # of the Monte Carlo error of both sides; the seeds are fixed
 THERAPISTS = 8
+loo_module = sys.modules[unit_log_density.__module__]  # psymech.posterior.loo: the name is also the function's
 GOOD_K = 0.7  # above, Pareto-smoothed importance sampling is not to be trusted (Vehtari et al. 2024)
 
 
@@ -237,3 +239,40 @@ def test_loo_prefers_the_model_that_made_the_data(study: psm.SessionData, tree: 
     flat["posterior"]["sd_patient"] = flat["posterior"]["sd_patient"] * [0.01, 0.01]
     table = az.compare({"as fitted": psm.loo(tree, unit="session"), "patients alike": psm.loo(flat, unit="session")})
     assert table.index[0] == "as fitted"
+
+
+@pytest.mark.sampling
+@pytest.mark.parametrize("unit", ["session", "patient"])
+def test_units_taken_some_at_a_time_are_what_arviz_says_of_all_at_once(
+    tree: xr.DataTree, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tree.isel(draw=slice(200))
+    densities = unit_log_density(tree, unit=unit)
+    theta = tree["posterior"].dataset[["sd_patient", "sd_therapist", "sigma"]]
+    whole = az.loo(
+        xr.DataTree.from_dict({"posterior": theta, "log_likelihood": densities.to_dataset(name="y")}), pointwise=True
+    )
+    n_draws = densities.sizes["chain"] * densities.sizes["draw"]
+    monkeypatch.setattr(loo_module, "CHUNK_VALUES", 7 * n_draws)  # seven units, the last time fewer
+    parts = list(log_density_chunks(tree, unit=unit))
+    dim = "obs" if unit == "session" else unit
+    assert [part.sizes[dim] for part in parts[:-1]] == [7] * (len(parts) - 1) and len(parts) > 2
+    xr.testing.assert_equal(xr.concat(parts, dim), densities)
+    found = psm.loo(tree, unit=unit)
+    xr.testing.assert_equal(found.elpd_i.drop_attrs(), whole.elpd_i.drop_attrs())
+    xr.testing.assert_equal(found.pareto_k.drop_attrs(), whole.pareto_k.drop_attrs())
+    np.testing.assert_allclose(
+        (found.elpd, found.se, found.p, found.good_k), (whole.elpd, whole.se, whole.p, whole.good_k), rtol=1e-12
+    )
+    assert found.n_data_points == whole.n_data_points and found.n_samples == whole.n_samples
+
+
+def test_a_pareto_k_too_large_is_told_once_for_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = drawn_tree(SPECS["growth"], interleaved(3), draws=40)  # draws that no data have seen
+    design = make_design(SPECS["growth"], interleaved(3))
+    tree.attrs[names.ATTR_PRIORS] = prior_table(design, choose_priors(SPECS["growth"], design))
+    monkeypatch.setattr(loo_module, "CHUNK_VALUES", 1)
+    with pytest.warns(UserWarning, match=r"Pareto k is greater than 0\.47 for \d+ of 18 patients") as told:
+        found = psm.loo(tree, unit="patient")
+    assert len(told) == 1 and found.warning
+    assert f"for {int((found.pareto_k > found.good_k).sum())} of 18" in str(told[0].message)
