@@ -26,6 +26,13 @@ def growth(therapists: int, engine: str) -> Case:
     return Case(spec, psm.simulate(spec, sizes=sizes, seed=SEED).data())
 
 
+def intercepts(therapists: int, engine: str) -> Case:
+    """Linear change, intercepts of patients and therapists vary: the quickest explicit graph."""
+    spec = psm.growth("y", random={"patient": []})
+    sizes = psm.Sizes(therapists=therapists, patients=5, sessions=7, patients_spread=2, sessions_spread=2)
+    return Case(spec, psm.simulate(spec, sizes=sizes, seed=SEED).data())
+
+
 def process(therapists: int, engine: str) -> Case:
     """A technique and a common factor one session earlier, random slopes of the common factor, gaps and dropout."""
     spec = psm.process(
@@ -113,6 +120,7 @@ def _mediation_at(*, therapists_differ: bool) -> Callable[[int, str], Case]:
 
 MODELS: dict[str, Callable[[int, str], Case]] = {
     "growth": growth,
+    "intercepts": intercepts,
     "process": process,
     "mediation": mediation,
     "outcomes": outcomes,

@@ -12,7 +12,7 @@ def results() -> list[tuple[str, dict]]:
     found = [
         (path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted((HERE / "results").glob("*.json"))
     ]
-    return [(name, each) for name, each in found if "simulations" in each]
+    return [(name, each) for name, each in found if "coverage" in each]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
