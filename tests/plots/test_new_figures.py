@@ -7,7 +7,7 @@ import xarray as xr
 
 import psymech as psm
 from psymech.errors import SpecError
-from psymech.plots.design import plot_design, without_small
+from psymech.plots.design import _bars, plot_design, without_small
 from psymech.plots.effects import plot_effects
 from psymech.plots.ppc import bins, plot_ppc
 from psymech.plots.ranks import plot_ranks
@@ -128,3 +128,12 @@ def test_nothing_is_shown(tree: xr.DataTree, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(plt, "show", lambda *_a, **_k: pytest.fail("show was called"))
     plot_effects(tree, backend="matplotlib")
     plot_ranks(tree, backend="matplotlib")
+
+
+def test_bars_do_not_reach_over_counts_that_are_left_out(tree: xr.DataTree) -> None:
+    collection = plot_design(tree, backend="matplotlib")
+    _bars(collection, "presence", np.array([0.5, 3.5]), np.array([9, 6]), 1.0, "#000000")  # sessions 1 and 4
+    corners = artist(collection, "bars_presence").get_paths()[0].vertices
+    assert set(corners[:, 1]) == {0.0, 6.0, 9.0}
+    high = corners[corners[:, 1] == 9.0, 0]
+    assert high.min() > 0.5 and high.max() < 1.5
