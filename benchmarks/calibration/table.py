@@ -86,8 +86,8 @@ def coverage(kind: str) -> str:
 def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name, table in (("ranks", ranks()), ("growth", coverage("growth")), ("mediation", coverage("mediation"))):
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        text = marked.sub(lambda m, table=table: f"{m[1]}{table}{m[2]}", text)
+        marked = re.compile(rf"(<!-- {name} -->).*?(<!-- /{name} -->)", re.DOTALL)
+        text = marked.sub(lambda m, table=table: f"{m[1]}\n{table}\n{m[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
 
 
