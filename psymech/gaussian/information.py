@@ -9,6 +9,7 @@ from numba import njit
 
 from psymech.gaussian.cross import FloatArray, IntArray
 from psymech.gaussian.leave_numba import eliminate_unit
+from psymech.gaussian.threads import over_draws
 
 DRAWS_AT_ONCE: Final = 500
 CLEARLY_SOUND: Final = 1e-6  # smallest pivot over the largest diagonal entry; others are judged by eigenvalues
@@ -48,22 +49,25 @@ def own_variances(
     parent = np.concatenate([np.zeros(0, dtype=np.int64), *above]).astype(np.int64)
     # the kernel asks for as many factors as levels; the highest level is not eliminated
     factors = (*(np.ascontiguousarray(root) for root in roots), np.zeros((sigma2.size, widths[-1], widths[-1])))
-    parts = []
-    for draws in _slices(sigma2.size):
-        n = draws.stop - draws.start
-        information = np.empty((n, sizes[-1], widths[-1], widths[-1]))
-        found = np.empty((n, sizes[-1], widths[-1]))
-        _information(products, offsets, parent, z, tuple(f[draws] for f in factors), sigma2[draws], information, found)
-        doubtful = np.isnan(found[..., 0])
-        if doubtful.any():
-            found[doubtful] = diagonal_of_inverse(information[doubtful])
-        parts.append(found)
-    return np.concatenate(parts)
+    variances = np.empty((sigma2.size, sizes[-1], widths[-1]))
+
+    def some(chosen: slice) -> None:
+        for draws in _slices(chosen):
+            information = np.empty((draws.stop - draws.start, sizes[-1], widths[-1], widths[-1]))
+            found = variances[draws]
+            part = tuple(factor[draws] for factor in factors)
+            _information(products, offsets, parent, z, part, sigma2[draws], information, found)
+            doubtful = np.isnan(found[..., 0])
+            if doubtful.any():
+                found[doubtful] = diagonal_of_inverse(information[doubtful])
+
+    over_draws(some, sigma2.size)
+    return variances
 
 
-def _slices(n: int) -> Iterator[slice]:
-    for start in range(0, n, DRAWS_AT_ONCE):
-        yield slice(start, min(start + DRAWS_AT_ONCE, n))
+def _slices(draws: slice) -> Iterator[slice]:
+    for start in range(draws.start, draws.stop, DRAWS_AT_ONCE):
+        yield slice(start, min(start + DRAWS_AT_ONCE, draws.stop))
 
 
 def diagonal_of_inverse(a: FloatArray) -> FloatArray:

@@ -15,6 +15,7 @@ from psymech.gaussian.cross import CrossProducts, FloatArray, IntArray, RowTerm
 from psymech.gaussian.eliminate import sum_by_parent
 from psymech.gaussian.leave_row import weighted_rows
 from psymech.gaussian.loglik import LOG_2PI, Prior, prior_arrays
+from psymech.gaussian.threads import over_draws
 
 NO_PARENT = -1
 
@@ -40,9 +41,13 @@ def leave_units_out(
     for parent in cross.parents[:level]:
         log_det, n_left = sum_by_parent(log_det, parent, axis=-1), sum_by_parent(n_left, parent, axis=-1)
     out = np.empty((weights.shape[0], cross.sizes[level]))
-    _leave_units(
-        cross.S, *nest, weights, roots, center, precision, log_det_prior, beta is None, np.asarray(cross.x), level, out
-    )
+    integrate, x = beta is None, np.asarray(cross.x)
+
+    def some(draws: slice) -> None:
+        own = weights[draws], tuple(root[draws] for root in roots), center[draws]
+        _leave_units(cross.S, *nest, *own, precision, log_det_prior, integrate, x, level, out[draws])
+
+    over_draws(some, weights.shape[0])
     return out - 0.5 * (n_left * LOG_2PI + log_det)
 
 
@@ -70,22 +75,14 @@ def leave_rows_out(
     place = np.argsort(unit[chosen], kind="stable")
     order = chosen[place]
     out = np.empty((weights.shape[0], chosen.size))
-    _leave_rows(
-        cross.S,
-        *nest,
-        weights,
-        roots,
-        center,
-        precision,
-        log_det_prior,
-        beta is None,
-        np.asarray(cross.x),
-        np.ascontiguousarray(weighted[order]),
-        np.ascontiguousarray(diagonal[order]),
-        unit[order],
-        place,
-        out,
-    )
+    integrate, x = beta is None, np.asarray(cross.x)
+    rows_of = np.ascontiguousarray(weighted[order]), np.ascontiguousarray(diagonal[order]), unit[order], place
+
+    def some(draws: slice) -> None:
+        own = weights[draws], tuple(root[draws] for root in roots), center[draws]
+        _leave_rows(cross.S, *nest, *own, precision, log_det_prior, integrate, x, *rows_of, out[draws])
+
+    over_draws(some, weights.shape[0])
     return out
 
 

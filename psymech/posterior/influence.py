@@ -27,7 +27,7 @@ def therapist_influence(tree: xr.DataTree) -> list[ModelCheck]:
         return []
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Estimated shape parameter")  # it is what is reported here
+            warnings.filterwarnings("ignore", message="Pareto k is greater")  # it is what is reported here
             result = loo(_thinned(tree), unit="therapist")
     except PsymechError as problem:
         return [_check(np.nan, "not assessed", f"The influence of single therapists was not judged: {problem}", "")]
