@@ -278,6 +278,7 @@ def _outcome(
     carried: LastResiduals | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """Return drawn outcomes, (samples, rows); independent Gaussian residuals are added to `eta` in place."""
     family = read.family_of(tree, response)
     if family == "bernoulli":
         return (rng.random(eta.shape) < expit(eta)).astype(float)
@@ -290,11 +291,14 @@ def _outcome(
     if family == "student":
         nu = read.per_response(tree, names.NU, response).values.reshape(-1, 1)
         return eta + sd * rng.standard_t(nu, size=eta.shape)
-    error = rng.standard_normal(eta.shape)
     if _is_autoregressive(tree):
         phi = read.per_response(tree, names.PHI, response).values.reshape(-1)
-        error = _autoregressive(error, phi, rows, carried, sd)
-    return eta + sd * error
+        return eta + sd * _autoregressive(rng.standard_normal(eta.shape), phi, rows, carried, sd)
+    step = max(1, CHUNK_VALUES // max(rows.row.size, 1))
+    for start in range(0, eta.shape[0], step):
+        part = slice(start, start + step)
+        eta[part] += sd[part] * rng.standard_normal(eta[part].shape)
+    return eta
 
 
 def _residual_sd(tree: xr.DataTree, response: str, rows: NewRows, rng: np.random.Generator) -> np.ndarray:
