@@ -60,21 +60,24 @@ def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
     With `columns` a fit is refused, by SpecError, of which some columns are deviations from latent means; without, only
     nesting, responses and sessions may be read.
     """
-    latent = latent_columns(tree) if columns else ()
+    if not columns or names.ATTR_DESIGN not in tree.attrs:
+        return group(tree, names.CONSTANT_DATA)
+    design = json_attr(tree, names.ATTR_DESIGN)
+    latent = design.get("latent_columns")
     if latent:
         raise SpecError(
             "this estimate reads the model's columns, but those of "
             f"{shown_ids(latent)} are deviations from latent means: parameters of the model, not data. Ask for "
             "indirect_effects(), mediation_table() or effects(), or fit with decompose='observed'."
         )
-    filled = json_attr(tree, names.ATTR_DESIGN).get("filled_responses") if columns and _has_design(tree) else None
+    filled = design.get("filled_responses")
     if filled:
         raise SpecError(
             f"this estimate reads the model's columns, but those of {shown_ids(filled)} hold imputed values of a "
             "mediator: parameters of the model, not data. Ask for indirect_effects(), mediation_table(), plot_paths() "
             "or effects(), or complete the mediator before the fit."
         )
-    joined = json_attr(tree, names.ATTR_DESIGN).get("predicted_by_slopes") if columns and _has_design(tree) else None
+    joined = design.get("predicted_by_slopes")
     if joined:
         raise SpecError(
             f"this estimate takes each response from the model's columns, but {shown_ids(joined)} also go with "
@@ -82,17 +85,6 @@ def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
             "effects(), or fit the outcomes without process=."
         )
     return group(tree, names.CONSTANT_DATA)
-
-
-def latent_columns(tree: xr.DataTree) -> tuple[str, ...]:
-    """Return the terms whose columns are parameters; constant_data holds NaN there."""
-    if not _has_design(tree):
-        return ()
-    return tuple(json_attr(tree, names.ATTR_DESIGN).get("latent_columns", ()))
-
-
-def _has_design(tree: xr.DataTree) -> bool:
-    return names.ATTR_DESIGN in tree.attrs
 
 
 def json_attr(tree: xr.DataTree, name: str) -> Any:

@@ -11,7 +11,7 @@ import psymech as psm
 from psymech.errors import SpecError
 from psymech.graph.explicit import positive_sigma
 from tests.graph.explicit_designs import MODE, Case, gaussian_cases, make_case, ragged_study, session_data
-from tests.oracles import dense_conditional, dense_marginal, explicit_log_joint
+from tests.oracles import central_differences, dense_conditional, dense_marginal, explicit_log_joint
 
 DENSITY_TOLERANCE = 1e-9  # relative to 1 + |log p|: rounding of sums of some hundred terms, with room
 GRADIENT_TOLERANCE = 1e-5  # relative: central differences with steps of 1e-5 lose about ten digits of sixteen
@@ -52,21 +52,11 @@ def test_gradient_equals_central_differences(case: Case) -> None:
 
 
 def assert_gradient(case: Case) -> None:
-    logp = case.model.compile_logp(mode=MODE)
     found = np.asarray(case.model.compile_dlogp(mode=MODE)(case.point))
-    expected = []
-    for variable in case.model.continuous_value_vars:  # the order of compile_dlogp
-        name = str(variable.name)
-        for index in np.ndindex(np.shape(case.point[name])):
-            ends = []
-            for sign in (1, -1):
-                moved = np.array(case.point[name], dtype=float)
-                moved[index] += sign * STEP
-                ends.append(float(logp({**case.point, name: moved})))
-            expected.append((ends[0] - ends[1]) / (2 * STEP))
+    expected = central_differences(case.model, case.point, step=STEP, mode=MODE)
     scale = 1 + np.abs(expected)
     assert found.shape == (len(expected),)
-    np.testing.assert_allclose(found / scale, np.array(expected) / scale, atol=GRADIENT_TOLERANCE, rtol=0)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=GRADIENT_TOLERANCE, rtol=0)
 
 
 def family_case(family: str, seed: int, **keywords: object) -> Case:

@@ -23,7 +23,7 @@ from psymech.priors import choose_priors
 from psymech.spec.model import from_json
 from tests.graph.explicit_designs import MODE, draw_point
 from tests.models.golden.make_membership_study import membership_study
-from tests.oracles import dense_log_density, level_values, scale_log_pdf
+from tests.oracles import central_differences, dense_log_density, level_values, scale_log_pdf
 from tests.posterior.drawn_trees import drawn_tree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -155,15 +155,7 @@ def test_density_and_gradient_of_patients_scores() -> None:
     logp = model.compile_logp(mode=MODE)  # pyright: ignore[reportAttributeAccessIssue]
     assert abs(float(logp(point)) - expected) < DENSITY_TOLERANCE * (1 + abs(expected))
     found = np.asarray(model.compile_dlogp(mode=MODE)(point))  # pyright: ignore[reportAttributeAccessIssue]
-    slopes = []
-    for variable in model.continuous_value_vars:  # pyright: ignore[reportAttributeAccessIssue]
-        for index in np.ndindex(np.shape(point[variable.name])):
-            ends = []
-            for sign in (1, -1):
-                moved = np.array(point[variable.name], dtype=float)
-                moved[index] += sign * STEP
-                ends.append(float(logp({**point, variable.name: moved})))
-            slopes.append((ends[0] - ends[1]) / (2 * STEP))
+    slopes = central_differences(model, point, step=STEP, mode=MODE)
     np.testing.assert_allclose(found, slopes, atol=GRADIENT_TOLERANCE * (1 + np.abs(slopes).max()), rtol=0)
 
 

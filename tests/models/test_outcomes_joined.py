@@ -18,7 +18,7 @@ from psymech.inference.prior_table import prior_table
 from psymech.joined import MEAN_SD, SPREAD_SD
 from psymech.priors import choose_priors
 from psymech.spec.model import ModelSpec, from_json
-from tests.oracles import scale_log_pdf
+from tests.oracles import central_differences, scale_log_pdf
 from tests.posterior.mediation_trees import chosen_tree
 
 Floats = NDArray[np.float64]
@@ -151,16 +151,8 @@ def test_gradient(data: psm.SessionData) -> None:
     model = joined_model(design, choose_priors(spec, design))
     rng = np.random.default_rng(6)
     point = {key: value + 0.3 * rng.normal(size=np.shape(value)) for key, value in model.initial_point().items()}
-    logp, gradient = model.compile_logp(mode=MODE), model.compile_dlogp(mode=MODE)(point)
-    step, found = 1e-5, []
-    for key in (rv.name for rv in model.value_vars):
-        for index in np.ndindex(np.shape(point[key])):
-            ends = []
-            for sign in (1, -1):
-                moved = {k: np.array(v, dtype=float) for k, v in point.items()}
-                moved[key][index] += sign * step
-                ends.append(float(logp(moved)))
-            found.append((ends[0] - ends[1]) / (2 * step))
+    gradient = model.compile_dlogp(mode=MODE)(point)
+    found = central_differences(model, point, step=1e-5, mode=MODE)
     np.testing.assert_allclose(gradient, found, rtol=1e-5, atol=1e-5 * np.abs(gradient).max())
 
 
