@@ -94,13 +94,17 @@ def load() -> float:
 
 
 def commit() -> str:
-    """The commit that is measured; marked where files differ from it."""
+    """The commit that is measured; marked where the library's or the benchmarks' code differs from it."""
     if not shutil.which("git"):
         return "unknown"
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
+    code = [":psymech", ":benchmarks/*.py", ":benchmarks/*.R"]
+    name = _git("rev-parse", "--short", "HEAD")
+    return (name + ("-dirty" if _git("status", "--porcelain", "--", *code) else "")) or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:
