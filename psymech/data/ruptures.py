@@ -67,10 +67,10 @@ def ruptures(
 
     References
     ----------
-    Crisis-repair sequences: considerations on the classification and assessment of breaches in the therapeutic
-    relationship, BMC Medical Research Methodology 12:10 (2012), https://doi.org/10.1186/1471-2288-12-10, which compares
-    the criteria of Stiles et al. (2004) and Strauss et al. (2006) and proposes the stricter of intra- and
-    interindividual variability at one and at two SDs.
+    Gumz, Brähler, Geyer & Erices (2012), Crisis-repair sequences - considerations on the classification and assessment
+    of breaches in the therapeutic relationship, BMC Medical Research Methodology 12:10,
+    https://doi.org/10.1186/1471-2288-12-10, which compares the criteria of Stiles et al. (2004) and Strauss et al.
+    (2006) and proposes the stricter of intra- and interindividual variability at one and at two SDs.
 
     Examples
     --------

@@ -156,8 +156,9 @@ def effects(
     References
     ----------
     Mundlak (1978), On the pooling of time series and cross section data, Econometrica 46, 69-85.
-    https://doi.org/10.2307/1913646 Enders & Tofighi (2007), Centering predictor variables in cross-sectional
-    multilevel models, Psychological Methods 12, 121-138. https://doi.org/10.1037/1082-989X.12.2.121
+    https://doi.org/10.2307/1913646
+    Enders & Tofighi (2007), Centering predictor variables in cross-sectional multilevel models, Psychological Methods
+    12, 121-138. https://doi.org/10.1037/1082-989X.12.2.121
 
     Examples
     --------
