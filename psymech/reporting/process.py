@@ -9,7 +9,7 @@ import xarray as xr
 
 from psymech import names
 from psymech.posterior import tree as read
-from psymech.posterior.mediation import mediation_table
+from psymech.posterior.mediation_table import mediation_table
 from psymech.posterior.residuals import consistency
 from psymech.posterior.shares import ingredient_shares, summarize_shares
 from psymech.posterior.sources import COMMON_FACTORS, INTERACTION, MATCHING, TECHNIQUES
