@@ -76,6 +76,12 @@ def test_public_names_are_unique_and_listed():
     assert set(psymech.__all__) <= set(dir(psymech))
 
 
+def test_type_checkers_see_every_public_name(repository: Path):
+    text = (repository / "psymech" / "__init__.py").read_text(encoding="utf-8")
+    seen = re.findall(r"^    from psymech\.(\S+) import (\w+) as \2$", text, flags=re.MULTILINE)
+    assert {name: home for home, name in seen} == psymech._HOME
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name_is_documented(name: str):
     value = getattr(psymech, name)

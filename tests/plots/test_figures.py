@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
-from arviz_plots import PlotCollection
+from arviz_plots.plot_collection import PlotCollection
 
 from psymech.errors import SpecError
 from psymech.plots.canvas import broken_lines, segments

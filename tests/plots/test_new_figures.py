@@ -28,7 +28,7 @@ def test_effects_are_those_of_the_table_per_sd(tree: xr.DataTree, backend: str) 
     collection = plot_effects(tree, terms=["time"], backend=backend)
     x, _ = points(artist(collection, "interval_777777"), backend)
     row = effects(tree).loc["time"]
-    spread = tree["constant_data"]["X"].sel(term="time").values.std()
+    spread = tree["constant_data"].dataset["X"].sel(term="time").values.std()
     np.testing.assert_allclose(x[:2], [row["eti89_lb"] * spread, row["eti89_ub"] * spread], rtol=1e-12)
     raw = plot_effects(tree, scale="raw", terms=["alliance.patient - alliance.within"], backend=backend)
     x, _ = points(artist(raw, "interval_777777"), backend)
@@ -69,8 +69,8 @@ def test_predictive_check_shows_the_observed_means(tree: xr.DataTree, backend: s
     collection = plot_ppc(tree, level="therapist", draws=40, backend=backend)
     drawn = artist(collection, "observed_therapist")
     y = np.asarray(drawn.get_offsets())[:, 1] if backend == "matplotlib" else np.asarray(drawn.y)
-    code = tree["constant_data"]["therapist_of_obs"].values
-    outcome = tree["observed_data"]["y"].values
+    code = tree["constant_data"].dataset["therapist_of_obs"].values
+    outcome = tree["observed_data"].dataset["y"].values
     means = np.bincount(code, outcome) / np.bincount(code)
     np.testing.assert_allclose(y, np.sort(means))
 
@@ -86,7 +86,7 @@ def test_predictive_check_of_a_binary_outcome_shows_shares() -> None:
     made = make_tree(family="bernoulli")
     collection = plot_ppc(made, level="session", draws=40, backend="matplotlib")
     drawn = np.asarray(artist(collection, "observed_session").get_offsets())
-    y = made["observed_data"]["y"].values
+    y = made["observed_data"].dataset["y"].values
     np.testing.assert_allclose(drawn, [[0.0, 1 - y.mean()], [1.0, y.mean()]])
 
 
@@ -98,7 +98,7 @@ def test_bins_leave_room_where_a_model_may_predict_the_impossible(tree: xr.DataT
 
 
 def test_design_counts_sessions_of_patients(tree: xr.DataTree) -> None:
-    session = tree["constant_data"]["session_of_obs"].values
+    session = tree["constant_data"].dataset["session_of_obs"].values
     counts = np.unique(session, return_counts=True)[1]
     assert list(artist(plot_design(tree, backend="plotly"), "bars_presence").y) == counts.tolist()
     area = artist(plot_design(tree, backend="matplotlib"), "bars_presence")

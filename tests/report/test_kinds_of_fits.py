@@ -4,6 +4,7 @@ runs.
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.posterior.mediation_trees import chosen_tree
 from tests.report.test_report_html import Page
 
 IMAGE = re.compile(r'src="data:image/png;base64,')
-SLOPES = {"patient": ("a", "b"), "therapist": ("a",)}
+SLOPES: Mapping[names.Level, Sequence[str]] = {"patient": ("a", "b"), "therapist": ("a",)}
 
 
 def page_of(tree: xr.DataTree, folder: Path, *, withhold: bool = False) -> tuple[str, int]:
@@ -47,7 +48,7 @@ def test_imputed_mediators(tmp_path: Path) -> None:
     tree = chosen_tree(SPECS["1-1-1"], holed())
     words, figures = page_of(tree, tmp_path)
     assert "4 missing values of mediators were parameters of the model" in words
-    assert shown(float(tree["posterior"]["beta"].sel(term="y~m.within").mean())) in words
+    assert shown(float(tree["posterior"].dataset["beta"].sel(term="y~m.within").mean())) in words
     assert figures >= 4 and "hold imputed values of a mediator" in words
     reason = "this estimate reads the model's columns"
     assert words.count(f"): {reason}") <= 3  # once a section, not once a figure
@@ -68,7 +69,7 @@ def test_patients_shared_among_therapists(spec: psm.ModelSpec, tmp_path: Path) -
 
 def test_an_interrupted_run_is_told_and_its_numbers_withheld(tmp_path: Path) -> None:
     tree = make_tree(draws=200)
-    beta = tree["posterior"]["beta"].sel(term="alliance.within").mean()
+    beta = tree["posterior"].dataset["beta"].sel(term="alliance.within").mean()
     whole, _ = page_of(tree, tmp_path)
     assert shown(float(beta)) in whole and "interrupted" not in whole
     assert "above the patient's own average: difference in phq9." in whole and not re.search(r"\{\w*\}", whole)

@@ -36,13 +36,13 @@ def test_codes_replace_every_id_and_nothing_else_changes() -> None:
         masked.tree.to_dict(),
         default=lambda each: np.asarray(each["data"]).tolist() if isinstance(each, dict) else str(each),
     )
-    for label in tree["posterior"]["patient"].values.tolist():
+    for label in tree["posterior"].dataset["patient"].values.tolist():
         assert label not in text
     np.testing.assert_array_equal(
-        masked.tree["posterior"]["u_therapist"].values, tree["posterior"]["u_therapist"].values
+        masked.tree["posterior"].dataset["u_therapist"].values, tree["posterior"].dataset["u_therapist"].values
     )
     assert sorted(masked.codes["therapist"].values()) == [f"T{i}" for i in range(1, 10)]
-    assert tree["posterior"]["therapist"].values[0] == "T001"  # the tree given is untouched
+    assert tree["posterior"].dataset["therapist"].values[0] == "T001"  # the tree given is untouched
 
 
 def test_codes_are_shuffled_and_differ_from_report_to_report() -> None:

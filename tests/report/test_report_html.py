@@ -114,7 +114,10 @@ def test_the_page_names_nobody(made: xr.DataTree, page: Page) -> None:
     folder: Path = page.folder  # type: ignore[attr-defined]
     everything = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file())
     everything = re.sub(r"base64,[\w+/=]+", "", everything)  # any four letters occur in an image
-    ids = [*made["posterior"]["patient"].values.tolist(), *made["posterior"]["therapist"].values.tolist()]
+    ids = [
+        *made["posterior"].dataset["patient"].values.tolist(),
+        *made["posterior"].dataset["therapist"].values.tolist(),
+    ]
     assert [each for each in ids if each in everything] == []
 
 
@@ -157,7 +160,7 @@ def test_numbers_of_failed_draws_are_withheld(tmp_path: Path) -> None:
     tree = make_tree(draws=40)  # too few to judge
     text = Page(psm.report(tree, tmp_path / "r.html", tables=tmp_path / "t").read_text(encoding="utf-8")).words
     assert "Withheld" in text and "fewer than 100" in text
-    mean = shown(float(tree["posterior"]["beta"].sel(term="alliance.within").mean()))
+    mean = shown(float(tree["posterior"].dataset["beta"].sel(term="alliance.within").mean()))
     assert mean not in text
     assert (tmp_path / "t" / "effects.csv").read_text(encoding="utf-8").startswith("withheld")
     doubtful = Page(psm.report(tree, tmp_path / "r.html", withhold=False).read_text(encoding="utf-8")).words
