@@ -1,12 +1,14 @@
 """Checks of an outcome against its family and its predictors."""
 
 from collections.abc import Mapping
+from itertools import chain, islice, pairwise
 from typing import Final
 
 import numpy as np
 
 from psymech.data.findings import Finding
 
+MAX_SHOWN: Final = 5
 SAME: Final = 1e-10  # 1 - |r| of a predictor that is the outcome itself, up to rounding
 
 
@@ -78,10 +80,14 @@ def check_categories(outcome: str, categories: tuple[float, ...]) -> tuple[Findi
     No value of rating is 2, 3: the model has the 3 categories 0, 1, 4 only, and predicts no other.
     """
     numbers = [int(value) for value in categories]
-    absent = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers)) if numbers else []
-    if not absent or list(categories) != numbers:
+    if list(categories) != numbers:
         return ()
-    shown = ", ".join(map(str, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    gaps = [(low + 1, high) for low, high in pairwise(numbers) if high - low > 1]
+    n_absent = sum(high - low for low, high in gaps)
+    if not n_absent:
+        return ()
+    first = islice(chain.from_iterable(range(low, high) for low, high in gaps), MAX_SHOWN)
+    shown = ", ".join(map(str, first)) + (f" and {n_absent - MAX_SHOWN} more" if n_absent > MAX_SHOWN else "")
     message = (
         f"No value of {outcome} is {shown}: the model has the {len(numbers)} categories "
         f"{', '.join(map(str, numbers[:10]))}{', ...' if len(numbers) > 10 else ''} only, and predicts no other."
