@@ -14,6 +14,7 @@ from psymech.names import SAMPLE_DIMS
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import caseload
 from psymech.posterior.summaries import interval, interval_names
+from psymech.residual_groups import group_labels
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,24 +48,24 @@ def row_sd(tree: xr.DataTree, response: str, rows: Ints) -> RowSD:
     return RowSD(read.residual_sd(tree, response).values.reshape(-1, 1), np.zeros(rows.size, dtype=np.int64))
 
 
-def mean_variance(tree: xr.DataTree, response: str) -> Floats:
-    """Return the residual variance of a session, averaged over the response's rows, shape (chain, draw)."""
-    found = row_sd(tree, response, read.rows_of_response(tree, response))
+def mean_variance(tree: xr.DataTree, response: str, rows: Ints | None = None) -> Floats:
+    """Return the residual variance of a session, averaged over rows (the response's), shape (chain, draw)."""
+    found = row_sd(tree, response, read.rows_of_response(tree, response) if rows is None else rows)
     weights = np.bincount(found.code, minlength=found.sd.shape[1]) / found.code.size
     sizes = read.posterior(tree).sizes
     return (found.sd**2 @ weights).reshape(sizes[names.CHAIN], sizes[names.DRAW])
 
 
 def variance_at(tree: xr.DataTree, response: str, points: Mapping[str, Floats]) -> Floats | None:
-    """Return the residual variance at values of the column that makes the groups, shape (chain, draw, points); None
-    where that column is not among the points.
+    """Return sigma^2 at values of the column that makes the groups, shape (chain, draw, points); None where that column
+    is not among the points.
     """
     column = read.json_attr(tree, names.ATTR_SPEC).get("residual_by")
-    if column not in points or read.family_of(tree, response) != "gaussian":
+    if column not in points or names.RESIDUAL_GROUP not in read.posterior(tree).dims:
         return None
     sigma = read.posterior(tree)[names.SIGMA].transpose(*SAMPLE_DIMS, names.RESIDUAL_GROUP)
     labels = read.labels_of(sigma, names.RESIDUAL_GROUP)
-    asked = [f"{value:g}" for value in points[column]]
+    asked = group_labels(points[column])
     unknown = sorted(set(asked) - set(labels))
     if unknown:
         raise SpecError(

@@ -19,20 +19,21 @@ RESIDUAL: Final = "residual"
 LATENT_VARIANCE: Final = pi**2 / 3  # of the standard logistic distribution
 
 
-def residual_variance(tree: xr.DataTree, response: str) -> tuple[np.ndarray, str]:
+def residual_variance(tree: xr.DataTree, response: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, str]:
     """Return the residual variance's draws, shape (chain, draw), and the scale it is on.
 
-    Where it differs between groups of rows or therapists, the average over the response's rows. Gaussian: sigma^2.
+    Where it differs between groups of rows or therapists, the average over the given rows, by default all of the
+    response's. Gaussian: sigma^2.
     Student: sigma^2 nu / (nu - 2), NaN where nu <= 2 (no variance). Bernoulli and ordinal: pi^2
     / 3, the variance of the latent logistic outcome.
     """
     family = read.family_of(tree, response)
     if family == "gaussian":
-        return mean_variance(tree, response), f"outcome ({response})"
+        return mean_variance(tree, response, rows), f"outcome ({response})"
     if family == "student":
         nu = read.per_response(tree, names.NU, response).values
         factor = np.divide(nu, nu - 2.0, out=np.full_like(nu, np.nan), where=nu > 2.0)
-        return mean_variance(tree, response) * factor, f"outcome ({response})"
+        return mean_variance(tree, response, rows) * factor, f"outcome ({response})"
     if family in ("bernoulli", "ordinal"):
         sizes = read.posterior(tree).sizes
         return np.full(

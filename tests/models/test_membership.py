@@ -304,8 +304,6 @@ def test_replicates_weigh_effects(drawn: xr.DataTree, data: psm.SessionData) -> 
 def test_estimates_that_need_one_therapist_say_so(
     drawn: xr.DataTree, study: pd.DataFrame, data: psm.SessionData
 ) -> None:
-    with pytest.raises(SpecError, match="share the rows of patients"):
-        psm.r2(drawn)
     with pytest.raises(SpecError, match="share patients"):
         psm.minimum_caseload(drawn)
     with pytest.raises(SpecError, match="share patients"):
