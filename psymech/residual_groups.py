@@ -28,6 +28,11 @@ class ResidualGroups:
     labels: tuple[str, ...]
 
 
+def group_labels(values: NDArray[np.float64]) -> tuple[str, ...]:
+    """Return values of the column as text, with all digits that tell them apart: ``1``, ``0.5``, ``20190101``."""
+    return tuple(f"{value:.15g}" for value in values)
+
+
 def residual_groups(spec: ModelSpec, data: SessionData, row: NDArray[np.int64]) -> ResidualGroups | None:
     """Return the groups of the rows, None where all rows share a residual SD or each therapist has one.
 
@@ -55,7 +60,7 @@ def residual_groups(spec: ModelSpec, data: SessionData, row: NDArray[np.int64]) 
             f"residual_by={column!r} needs 2 to {MAX_GROUPS} different values, found {found.size} such as "
             f"{shown_ids([f'{v:g}' for v in found[:5]])}. Name a column of groups, such as an arm or a period."
         )
-    return ResidualGroups(column, code.astype(np.int64), tuple(f"{value:g}" for value in found))
+    return ResidualGroups(column, code.astype(np.int64), group_labels(found))
 
 
 def refuse_other_values(spec: ModelSpec, data: SessionData) -> None:
