@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from psymech import __version__, names
 from psymech.calibration.fitting import ERROR, OK, Fit, Job, Settings, fitter, identity, simulate_and_fit
 from psymech.calibration.quantities import Plan, make_plan
 from psymech.calibration.responses import causal_order
-from psymech.calibration.store import Journal
+from psymech.calibration.store import Journal, journal_of
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel, Engine, build_model
@@ -110,7 +111,8 @@ def calibrate(
     client
         A ``distributed.Client``: the fits run on its cluster (extra ``psymech[cluster]``).
     store
-        Folder in which each finished fit is kept. A run that was stopped or killed goes on there with the same call.
+        Folder in which each finished fit is kept. A run that was stopped or killed goes on there with the same call;
+        while it lasts, no other process may have the folder.
     fit
         Fits otherwise: a function of a built model and a seed that returns a tree.
     progressbar
@@ -130,7 +132,7 @@ def calibrate(
     SpecError
         A number that is not above zero, `truth` that names no parameter, or a model for which there is no simulator.
     DataError
-        `store` holds another run.
+        `store` holds another run, or is in use by another process.
 
     References
     ----------
@@ -169,17 +171,31 @@ def calibrate(
         truth=tuple(sorted((truth or {}).items())),
     )
     job = make_job(built, data, settings, seed=int(seed), effects=effects, fit=fit)
-    journal = None if store is None else Journal(store, json.loads(job.key))
+    kept = nullcontext() if store is None else journal_of(store, json.loads(job.key))
+    with kept as journal:
+        records = _run(job, int(simulations), journal, workers, client, progressbar)
+    return assemble_result(job, records)
+
+
+def _run(
+    job: Job,
+    simulations: int,
+    journal: Journal | None,
+    workers: int | None,
+    client: "Client | None",
+    progressbar: bool,
+) -> list[dict[str, Any]]:
+    """Return the records of all simulations, those that the journal holds and those still to be made."""
     records = {} if journal is None else {k: r for k, r in journal.finished().items() if k < simulations}
-    todo = [k for k in range(int(simulations)) if k not in records]
-    progress = _Progress(int(simulations), len(records), shown=progressbar)
+    todo = [k for k in range(simulations) if k not in records]
+    progress = _Progress(simulations, len(records), shown=progressbar)
     made = _on_cluster(job, todo, client) if client is not None else _by_threads(job, todo, workers)
     for record in made:
         if journal is not None:
             journal.add(record)
         records[int(record["simulation"])] = record
         progress.count(record)
-    return assemble_result(job, [records[k] for k in sorted(records)])
+    return [records[k] for k in sorted(records)]
 
 
 def make_job(

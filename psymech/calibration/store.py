@@ -3,15 +3,26 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from psymech.errors import DataError
+from psymech.inference.store_lock import locked
 
 RUN = "run.json"
 FITS = "fits.jsonl"
 Record = dict[str, Any]
+
+
+@contextmanager
+def journal_of(folder: str | Path, identity: Mapping[str, object]) -> Iterator["Journal"]:
+    """Give a run's journal, which is this process's alone while it lasts."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        yield Journal(path, identity)
 
 
 class Journal:
@@ -23,7 +34,6 @@ class Journal:
 
     def __init__(self, folder: str | Path, identity: Mapping[str, object]) -> None:
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / RUN
         if path.exists():
             _refuse_another_run(self._folder, json.loads(path.read_text(encoding="utf-8")), identity)

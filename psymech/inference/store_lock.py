@@ -22,6 +22,37 @@ def locked(folder: Path) -> Iterator[None]:
         Another process holds it, or a process of another machine, of which nobody can say whether it lives.
     """
     path = folder / LOCK_NAME
+    with _alone(folder):
+        _take(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time judge a lock and take it, where the system can see to that.
+
+    Otherwise two that start together could both find the lock of the same dead process, or one half written.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):  # some file systems of other machines know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(path: Path) -> None:
     own = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start(os.getpid()), "since": time.time()}
     for _ in range(2):
         try:
@@ -31,17 +62,11 @@ def locked(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
             continue
         except OSError as problem:
-            raise DataError(f"Cannot write into {folder.name!r}: {problem.strerror or problem}.") from problem
+            raise DataError(f"Cannot write into {path.parent.name!r}: {problem.strerror or problem}.") from problem
         with os.fdopen(handle, "w") as file:
             json.dump(own, file)
-        break
-    else:
-        raise DataError(f"{folder.name!r} is being taken by another process. Try again when it has ended.")
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        return
+    raise DataError(f"{path.parent.name!r} is being taken by another process. Try again when it has ended.")
 
 
 def _refuse_living(path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_where_it_was(whole: xr.DataTree, tmp_path: Path):
     store = tmp_path / "store"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.calibration.runs", str(store), "0.1"], cwd=ROOT, env=environment
+        [sys.executable, "-m", "tests.calibration.runs", str(store), "0.2"], cwd=ROOT, env=environment
     )
     deadline = time.monotonic() + 240
     journal = store / FITS
@@ -64,6 +64,9 @@ def test_a_killed_run_goes_on_where_it_was(whole: xr.DataTree, tmp_path: Path):
         assert child.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    with pytest.raises(psm.DataError, match=f"in use by process {child.pid}"):
+        run(store=store)
+    assert child.poll() is None, "the run ended before it could be killed"
     child.send_signal(signal.SIGKILL)
     child.wait()
     kept = journal.read_bytes()

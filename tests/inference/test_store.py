@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +29,7 @@ from psymech.inference import store as storing
 from psymech.inference.chains import ChainDraws, largest_block
 from psymech.inference.store import check_options, open_store
 from psymech.inference.store_codec import decode, encode
+from psymech.inference.store_lock import locked
 from tests.inference.stored_run import CHAINS, built, sample
 
 DRAWS = 150
@@ -341,6 +344,35 @@ def test_the_lock_of_a_dead_process_is_taken_over(stopped, whole):
     lock = {"pid": dead.pid, "host": socket.gethostname(), "start": "1", "since": 0.0}
     (stopped / "lock.json").write_text(json.dumps(lock))
     assert same_draws(psm.resume(stopped, progressbar=False), whole)
+
+
+def test_a_lock_half_written_is_not_taken_for_a_dead_one(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    writing, write, end = threading.Event(), threading.Event(), threading.Event()
+    dump = json.dump
+
+    def slowly(own, file):
+        writing.set()
+        assert write.wait(PATIENCE)
+        dump(own, file)
+
+    def hold():
+        with locked(tmp_path):
+            assert end.wait(PATIENCE)
+
+    monkeypatch.setattr(json, "dump", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(hold)
+        assert writing.wait(PATIENCE)
+        second = pool.submit(hold)
+        time.sleep(0.05)  # time enough for the second to read what there is of the lock
+        write.set()
+        with pytest.raises(psm.DataError, match=f"in use by process {os.getpid()}"):
+            second.result(PATIENCE)
+        assert (tmp_path / "lock.json").exists()
+        end.set()
+        first.result(PATIENCE)
+    assert not (tmp_path / "lock.json").exists()
 
 
 # -- the codec
