@@ -13,6 +13,7 @@ from psymech.errors import SpecError, shown_ids
 from psymech.names import CHAIN, DRAW, LEVELS, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import patient_of_rows
+from psymech.posterior.shared_rows import mean_moment, nested_in
 from psymech.posterior.variance import RESIDUAL, residual_variance
 from psymech.spec.model import THERAPIST, response_label
 
@@ -137,7 +138,7 @@ def _rows(tree: xr.DataTree, response: str) -> _Rows:
     own = read.level_of_response(tree, response)
     patient = patient_of_rows(tree)[index]
     treated = np.isin(index, read.rows_at_risk(tree, THERAPIST)) if read.partially_nested(tree, THERAPIST) else None
-    if treated is not None and not _nested(patient, treated):
+    if treated is not None and not nested_in(patient, treated):
         treated = None
     data = read.constants(tree)
     above: list[Level] = [level for level in LEVELS if own not in LEVELS or LEVELS.index(level) > LEVELS.index(own)]
@@ -151,7 +152,7 @@ def _rows(tree: xr.DataTree, response: str) -> _Rows:
     changing: frozenset[Level] = frozenset(
         level
         for level in read.levels_of(tree)
-        if own == "session" and level != "patient" and (level not in units or not _nested(patient, units[level]))
+        if own == "session" and level != "patient" and (level not in units or not nested_in(patient, units[level]))
     )
     return _Rows(index, patient, own, _steps(units, treated), treated, changing)
 
@@ -168,7 +169,7 @@ def _steps(units: Mapping[Level, Ints], treated: NDArray[np.bool_] | None) -> di
             arm = treated + 2 * units.get("clinic", np.zeros_like(unit))
             steps |= {level: np.where(treated, unit, unit.max() + 1 + arm), "arm": arm}
             below = arm
-        elif below is None or _nested(below, unit):
+        elif below is None or nested_in(below, unit):
             steps[level] = below = unit
     return steps
 
@@ -222,17 +223,8 @@ def _random_parts(tree: xr.DataTree, level: Level, rows: _Rows) -> dict[str, Flo
     if level not in rows.changing:
         return {"slopes": slopes, "means": means * weight.mean()}
     code, share = (each[rows.index] for each in read.shares_of_obs(tree, level))
-    lasting = _lasting(code, share, rows.patient)
+    lasting = mean_moment(np.ones((len(z), 1)), code, share, rows.patient).item()
     return {"slopes": slopes, "means": means * lasting, "switching": means * (weight.mean() - lasting)}
-
-
-def _lasting(code: Ints, weight: Floats, patient: Ints) -> float:
-    """Mean over rows of the sum of squares of the patient's mean weights."""
-    place, n = np.unique(patient, return_inverse=True, return_counts=True)[1:]
-    width = int(code.max()) + 1
-    held, pair = np.unique(place[:, None] * width + code, return_inverse=True)
-    total = np.bincount(pair.ravel(), weights=weight.ravel())
-    return float((total**2 / n[held // width]).sum() / patient.size)
 
 
 def _share(variance: Floats, part: NDArray[np.bool_]) -> Floats:
@@ -257,14 +249,6 @@ def _fixed_parts(tree: xr.DataTree, rows: _Rows) -> dict[str, Floats]:
         below, name = means, level
     parts[name] = _quadratic(beta, below - below.mean(axis=0))
     return parts
-
-
-def _nested(lower: Ints, upper: Ints | NDArray[np.bool_]) -> bool:
-    """Whether all rows of a lower unit have the same upper unit."""
-    place = np.unique(lower, return_inverse=True)[1]
-    first = np.zeros(place.max(initial=0) + 1, dtype=upper.dtype)
-    first[place] = upper
-    return np.array_equal(first[place], upper)
 
 
 def _unit_means(values: Floats, units: Ints) -> Floats:

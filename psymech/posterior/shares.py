@@ -1,7 +1,7 @@
 """Ingredient shares: how much of the outcome's variance goes with techniques, common factors, patients, therapists."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,9 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.names import CHAIN, DRAW, LEVELS, RESPONSE, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
-from psymech.posterior.attribution import attribution_forms, varying
+from psymech.posterior.attribution import CONSTANT, attribution_forms, varying
 from psymech.posterior.published import published_shares
+from psymech.posterior.shared_rows import mean_moment, nested_in
 from psymech.posterior.sources import RESIDUAL, SOURCES, sources_of_terms
 from psymech.posterior.summaries import interval, interval_names
 from psymech.posterior.variance import residual_variance
@@ -55,6 +56,10 @@ _SINGLE: Final = (
     "There is one score for each {level}: lasting differences between {level}s and chance in the score cannot be told "
     "apart and are together the residual."
 )
+_CHANGING: Final = (
+    "Patients changed {level}, so that {level}s are no level above them: differences between {level}s count within "
+    "patients where a patient's {level} changed, else between patients."
+)
 
 
 def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: Sequence[str] = ()) -> xr.Dataset:
@@ -93,7 +98,8 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
         ``share_predictors`` of what the fixed effects explain. ``share_if_unrelated`` (source): the mean share that a
         source would show although all its coefficients are zero, were they known no better than here. ``variance`` has
         the numerators by level, in squared outcome units (latent logistic units for binary and ordinal outcomes). A
-        source that is no part of a denominator is NaN.
+        source that is no part of a denominator is NaN, and so is every share whose denominator holds Student residuals
+        without a variance (draws with nu <= 2).
 
         Attributes say in words what the number is and is not, what belongs to which source, and list published shares
         with their sources (JSON) and why they are another estimand.
@@ -101,8 +107,8 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
     Raises
     ------
     SpecError
-        Patients crossed with therapists or partly without one, whose levels do not divide the variance; an unknown
-        source in `first`; a model without columns.
+        Patients partly without a therapist, whose levels do not divide the variance; an unknown source in `first`; a
+        model without columns.
 
     Notes
     -----
@@ -115,6 +121,12 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
     Shares cannot be negative, so that uncertainty alone lifts them: the mean over draws of :math:`\beta' W \beta` is
     that of the mean coefficients plus :math:`\mathrm{tr}(W V)`, with V the posterior covariance. ``share_if_unrelated``
     is the latter over the mean total. A share that is not clearly above it says little.
+
+    Patients who change therapist are no parts of one: the levels are then ``within`` and ``patient``, and the source
+    ``therapist`` counts at both, for a patient's therapist changes within. With several therapists a row
+    (``membership=``) their variance counts with the sum of squared weights, on average over the rows. Which therapist
+    held a session is then not stored, and a therapist's trait is among ``covariates`` (or ``patient``, for outcomes of
+    patients).
 
     A random slope of an ingredient, and a random slope of time, count for the unit between which they differ: they are
     differences between patients in how an ingredient goes with the outcome.
@@ -134,12 +146,6 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
     >>> bool((abs(shares["share"].sum("source") - 1) < 1e-9).all())
     True
     """
-    design = json.loads(tree.attrs.get(names.ATTR_DESIGN, "{}"))
-    if not design.get("nested", True):
-        raise SpecError(
-            "ingredient_shares() divides the variance by level, which needs patients nested in therapists; here they "
-            "are crossed."
-        )
     if read.partially_nested(tree, "therapist"):
         raise SpecError(
             "ingredient_shares() divides the variance by level, but some patients have no therapist (therapist_in=). "
@@ -210,6 +216,7 @@ class _Parts:
     unrelated: dict[str, float]
     terms: dict[str, list[str]]
     single: str | None
+    changing: tuple[Level, ...]
 
 
 def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
@@ -217,13 +224,13 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     data = read.constants(tree)
     if names.DESIGN_X not in data:
         raise SpecError(LATENT)
-    levels: tuple[Level, ...] = tuple(level for level in LEVELS if names.group_of_obs(level) in data)
+    levels: tuple[Level, ...] = tuple(
+        level for level in LEVELS if names.group_of_obs(level) in data and not read.is_shared(tree, level)
+    )
     units: dict[Level, NDArray] = {level: read.unit_of_obs(tree, level)[rows] for level in levels}
     single = _single_score(tree, response, units)
     lowest = WITHIN if single is None else single
-    above: tuple[Level, ...] = (
-        levels if single is None else tuple(lv for lv in levels if LEVELS.index(lv) > LEVELS.index(single))
-    )
+    above = _nested(units, single)
     variance: dict[str, dict[str, Floats]] = {level: {} for level in (lowest, *above)}
 
     def add(level: str, source: str, values: Floats) -> None:
@@ -241,7 +248,7 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
     draws_of_beta = beta.reshape(sizes[0] * sizes[1], len(index))
     spread = (draws_of_beta - draws_of_beta.mean(axis=0)).T @ (draws_of_beta - draws_of_beta.mean(axis=0))
     spread /= len(draws_of_beta)
-    for level, deviations in _deviations(whole, units, above, lowest=lowest, centred=True).items():
+    for level, deviations in _deviations(whole, units, above, lowest=lowest).items():
         deviations = np.where(varying(deviations, whole), deviations, 0.0)
         groups = _groups(list(source_of.values()), deviations)
         for source, form in attribution_forms(deviations, groups, first=first).items():
@@ -250,19 +257,22 @@ def _parts(tree: xr.DataTree, response: str, first: tuple[str, ...]) -> _Parts:
             fixed[source] = fixed.get(source, np.zeros(sizes)) + values
             unrelated[source] = unrelated.get(source, 0.0) + float((form * spread).sum())
     for unit in read.levels_of(tree):
-        joined = unit not in above
-        z = read.design_rows(tree, unit, rows)
+        joined = single is not None and LEVELS.index(unit) <= LEVELS.index(single)
+        own: tuple[Level, ...] = tuple(level for level in above if LEVELS.index(level) <= LEVELS.index(unit))
         omega = read.covariance(tree, unit)
-        own: tuple[Level, ...] = () if joined else above[: above.index(unit) + 1]
-        for level, part in _deviations(z, units, own, lowest=lowest, centred=False).items():
-            moment = part.T @ part / len(part)
+        for level, moment in _moments(tree, unit, rows, {level: units[level] for level in own}, lowest=lowest).items():
             if (np.diag(moment) > 0.0).any():
                 values = np.einsum("cdij,ij->cd", omega, moment)
                 add(level, RESIDUAL if joined else unit, values)
     residual, scale = residual_variance(tree, response)
     add(lowest, RESIDUAL, residual)
     terms = {s: [t for t, of in source_of.items() if of == s] for s in SOURCES if s in source_of.values()}
-    return _Parts(response, scale, variance, fixed, unrelated, terms, single)
+    changing: tuple[Level, ...] = tuple(
+        level
+        for level in read.levels_of(tree)
+        if level not in above and LEVELS.index(level) > LEVELS.index(single or "patient")
+    )
+    return _Parts(response, scale, variance, fixed, unrelated, terms, single, changing)
 
 
 def _single_score(tree: xr.DataTree, response: str, units: dict[Level, NDArray]) -> Level | None:
@@ -275,10 +285,20 @@ def _single_score(tree: xr.DataTree, response: str, units: dict[Level, NDArray])
     return alone[-1] if alone else None
 
 
+def _nested(units: Mapping[Level, NDArray], single: Level | None) -> tuple[Level, ...]:
+    """Levels above the response's own, each of which the ones before are parts of."""
+    found: list[Level] = []
+    for level, unit in units.items():
+        higher = single is None or LEVELS.index(level) > LEVELS.index(single)
+        if higher and (not found or nested_in(units[found[-1]], unit)):
+            found.append(level)
+    return tuple(found)
+
+
 def _deviations(
-    values: Floats, units: dict[Level, NDArray], above: Sequence[Level], *, lowest: str, centred: bool
+    values: Floats, units: Mapping[Level, NDArray], above: Sequence[Level], *, lowest: str
 ) -> dict[str, Floats]:
-    """Split columns into deviations from the means of the units above; the top level's from the mean or from zero."""
+    """Split columns into deviations from the means of the units above; the top level's from the mean."""
     out: dict[str, Floats] = {}
     below, name = values, lowest
     for level in above:
@@ -289,7 +309,27 @@ def _deviations(
         means = (sums / n[:, None])[unit]
         out[name] = below - means
         below, name = means, level
-    out[name] = below - below.mean(axis=0) if centred else below
+    out[name] = below - below.mean(axis=0)
+    return out
+
+
+def _moments(
+    tree: xr.DataTree, unit: Level, rows: NDArray, groups: Mapping[Level, NDArray], *, lowest: str
+) -> dict[str, Floats]:
+    """Second moments (q, q) of a level's random columns: of deviations from group means, and of the top groups' means.
+
+    Those of deviations are differences of moments; what of them is rounding is zero.
+    """
+    z = read.design_rows(tree, unit, rows)
+    code, weight = (each[rows] for each in read.shares_of_obs(tree, unit))
+    out: dict[str, Floats] = {}
+    below, name = mean_moment(z, code, weight, np.arange(rows.size)), lowest
+    for level, group in groups.items():
+        means = mean_moment(z, code, weight, group)
+        varies = np.diag(below - means) > CONSTANT * np.diag(below)
+        out[name] = np.where(varies[:, None] & varies, below - means, 0.0)
+        below, name = means, level
+    out[name] = below
     return out
 
 
@@ -305,40 +345,45 @@ def _groups(sources: list[str], deviations: Floats) -> dict[str, list[int]]:
 def _dataset(tree: xr.DataTree, part: _Parts, levels: list[str], sources: list[str]) -> xr.Dataset:
     draws = read.posterior(tree)
     sizes = (draws.sizes[CHAIN], draws.sizes[DRAW], len(levels), len(sources))
-    variance = np.full(sizes, np.nan)
+    variance = np.zeros(sizes)
+    has = np.zeros(sizes[2:], dtype=bool)
     for level, by_source in part.variance.items():
         for source, values in by_source.items():
-            variance[:, :, levels.index(level), sources.index(source)] = values
-    summed = np.where(np.isnan(variance).all(axis=2), np.nan, np.nansum(variance, axis=2))
-    explained = np.where(np.array(sources) == RESIDUAL, np.nan, summed)
-    predicted = np.full(summed.shape, np.nan)
+            place = levels.index(level), sources.index(source)
+            variance[:, :, *place], has[place] = values, True
+    predicted = np.zeros((*sizes[:2], len(sources)))
     for source, values in part.fixed.items():
         predicted[..., sources.index(source)] = values
+    is_fixed = np.array([source in part.fixed for source in sources])
+    summed, present = variance.sum(axis=2), has.any(axis=0)
     unrelated = np.array([part.unrelated.get(source, np.nan) for source in sources])
     by_level = (*SAMPLE_DIMS, "level", "source")
     flat = (*SAMPLE_DIMS, "source")
     return xr.Dataset(
         {
-            "share": (flat, _ratio(summed, summed, (-1,))),
-            "share_by_level": (by_level, _ratio(variance, variance, (-2, -1))),
-            "share_of_level": (by_level, _ratio(variance, variance, (-1,))),
-            "share_explained": (flat, _ratio(explained, explained, (-1,))),
-            "share_predictors": (flat, _ratio(predicted, predicted, (-1,))),
-            "share_if_unrelated": (("source",), unrelated / np.nansum(summed, axis=-1).mean()),
-            "variance": (by_level, variance),
+            "share": (flat, _ratio(summed, present, (-1,))),
+            "share_by_level": (by_level, _ratio(variance, has, (-2, -1))),
+            "share_of_level": (by_level, _ratio(variance, has, (-1,))),
+            "share_explained": (flat, _ratio(summed, present & (np.array(sources) != RESIDUAL), (-1,))),
+            "share_predictors": (flat, _ratio(predicted, is_fixed, (-1,))),
+            "share_if_unrelated": (("source",), unrelated / np.nanmean(summed[..., present].sum(axis=-1))),
+            "variance": (by_level, np.where(has, variance, np.nan)),
         },
         coords={CHAIN: draws[CHAIN].values, DRAW: draws[DRAW].values, "level": levels, "source": sources},
     )
 
 
-def _ratio(values: Floats, whole: Floats, axes: tuple[int, ...]) -> Floats:
-    total = np.nansum(whole, axis=axes, keepdims=True)
-    return np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
+def _ratio(values: Floats, part: NDArray[np.bool_], axes: tuple[int, ...]) -> Floats:
+    """Shares of the sum over those values that are `part` of it; NaN for others, and in draws without a variance."""
+    total = np.where(part, values, 0.0).sum(axis=axes, keepdims=True)
+    return np.divide(values, total, out=np.full_like(values, np.nan), where=part & (total > 0))
 
 
 def _words(parts: dict[str, _Parts], first: tuple[str, ...]) -> dict[str, str]:
     any_part = next(iter(parts.values()))
     singles = dict.fromkeys(p.single for p in parts.values() if p.single is not None)
+    units = dict.fromkeys(level for p in parts.values() for level in p.changing)
+    changing = [_CHANGING.format(level=level) for level in units]
     attribution = _ATTRIBUTION + (f" Entered before the others: {', '.join(first)}." if first else "")
     return {
         "response": ", ".join(parts),
@@ -346,7 +391,7 @@ def _words(parts: dict[str, _Parts], first: tuple[str, ...]) -> dict[str, str]:
         "what_it_is": _IS,
         "what_it_is_not": _IS_NOT,
         "attribution": attribution,
-        "units": " ".join([_UNITS, *(_SINGLE.format(level=level) for level in singles)]),
+        "units": " ".join([_UNITS, *(_SINGLE.format(level=level) for level in singles), *changing]),
         "terms": json.dumps({p.response: p.terms for p in parts.values()} if len(parts) > 1 else any_part.terms),
         "published": json.dumps([entry.as_dict() for entry in published_shares()]),
     }

@@ -95,7 +95,6 @@ def _home(values: np.ndarray, units: dict[Level, np.ndarray]) -> str:
     for level, unit in units.items():
         n = np.maximum(np.bincount(unit), 1)
         deviations = values - (np.bincount(unit, weights=values) / n)[unit]
-        if varying(deviations[:, None], values[:, None])[0]:
-            break
-        home = level
+        if not varying(deviations[:, None], values[:, None])[0]:
+            home = level
     return home

@@ -436,8 +436,4 @@ def test_refusals(made: xr.DataTree) -> None:
         ingredient_shares(made, response="gad7")
     with pytest.raises(SpecError, match="kind: expected one of share"):
         summarize_shares(ingredient_shares(made), kind="variance")
-    crossed = make_tree()
-    crossed.attrs = {**crossed.attrs, names.ATTR_DESIGN: json.dumps({"nested": False})}
-    with pytest.raises(SpecError, match="patients nested in therapists"):
-        ingredient_shares(crossed)
     assert len(set(SOURCES)) == len(SOURCES)
