@@ -73,7 +73,7 @@ def assemble(
         roles=dict(roles),
         patient_ids=nesting.patient_ids,
         source_row=order.astype(np.int64),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
         source_line=table.rows[order] if table.in_file else None,
     )
 

@@ -2,13 +2,13 @@
 
 import re
 import unicodedata
-from collections import defaultdict
 from decimal import Decimal
 from typing import Final
 
 import numpy as np
 
 from psymech.data.findings import Finding
+from psymech.data.id_likeness import code_ids, doubtful_ids
 from psymech.data.table import Column, Table
 from psymech.errors import MAX_IDS_IN_MESSAGE, DataError, shown_id, shown_ids
 
@@ -20,13 +20,20 @@ AMBIGUOUS: Final = frozenset(
 )
 """Ids that other programs write for, or read as, a missing cell; they may just as well be somebody's initials."""
 
-SCIENTIFIC: Final = re.compile(r"\d\.\d+[eE]\+\d+", re.ASCII)
-TOTALS: Final = re.compile(
-    r"(grand )?(sub)?(total|sum|mean|average|avg|count|n|gesamt|summe|mittelwert)s?:?", re.IGNORECASE
+MISSING_WORDS: Final = frozenset(
+    {"unknown", "not known", "unassigned", "undefined", "not available", "blank", "(blank)", "n.a.", "n.n.", "tbd"}
+    | {"unbekannt", "fehlt", "fehlend", "k.a.", "k. a.", "k.a", "keine angabe", "leer", "(leer)", "inconnu"}
+    | {"#ref!", "#div/0!", "#value!", "#name?", "#null!", "#num!", "#wert!", "#bezug!", "#zahl!", "#nv"}
 )
-_CYRILLIC_GREEK: Final = "АВЕКМНОРСТУХаеорсухіјѕԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧο"
-_LATIN: Final = "ABEKMHOPCTYXaeopcyxijsdqwABEZHIKMNOPTYXo"
-LOOK_ALIKES: Final = str.maketrans(_CYRILLIC_GREEK, _LATIN)  # letters that are printed as Latin ones are
+"""Ids, compared without case, that stand for no unit or for a failed formula of a spreadsheet."""
+
+SCIENTIFIC: Final = re.compile(r"\d\.\d+[eE]\+\d+", re.ASCII)
+ROUND_TRIP: Final = re.compile(r"\d+\.0", re.ASCII)
+TOTALS: Final = re.compile(
+    r"(grand )?(sub)?(total|sum|mean|average|avg|count|n|gesamt|gesamtergebnis|summe|mittelwert)s?:?", re.IGNORECASE
+)
+SUBTOTAL: Final = re.compile(r"(.+) (total|subtotal|ergebnis|summe)", re.IGNORECASE)
+NOT_TOTALS: Final = frozenset({"n", "count", "avg", "sum"})  # initials, as likely as not
 JOINERS: Final = frozenset("\u200c\u200d")  # belong to the spelling of words in several scripts
 
 
@@ -63,9 +70,9 @@ def read_ids(column: Column, *, role: str, table: Table) -> tuple[np.ndarray, tu
     if column.kind == "text":
         return _text_ids(column, role=role, label=label, table=table)
     _refuse_missing(column.missing, role=role, label=label, table=table)
-    if column.kind == "integer":
-        return column.cells, ()
-    return _whole_floats(column, label=label, table=table), ()
+    ids = column.cells if column.kind == "integer" else _whole_floats(column, label=label, table=table)
+    numbers = {str(number): number for number in np.unique(ids).tolist()}
+    return ids, tuple(code_ids(numbers, role=role, name=column.name))
 
 
 def _refuse_missing(missing: np.ndarray, *, role: str, label: str, table: Table) -> None:
@@ -78,12 +85,15 @@ def _refuse_missing(missing: np.ndarray, *, role: str, label: str, table: Table)
 
 
 def _totals_hint(rows: np.ndarray, table: Table) -> str:
-    row = int(rows[-1])
-    if row != table.n_rows - 1:
-        return ""
-    for column in table.columns.values():
-        if column.kind == "text" and not column.missing[row] and TOTALS.fullmatch(column.cells[row].strip()):
-            return " The last row looks like a totals row of a spreadsheet: delete it."
+    texts = [column for column in table.columns.values() if column.kind == "text"]
+    for row in (int(row) for row in rows):
+        cells = [column.cells[row].strip() for column in texts if not column.missing[row]]
+        if any(TOTALS.fullmatch(cell) or SUBTOTAL.fullmatch(cell) for cell in cells):
+            last = row == table.n_rows - 1
+            what = "The last row" if last else f"The row at {table.where([row])}"
+            return f" {what} looks like a totals row of a spreadsheet: delete {'it' if last else 'such rows'}."
+    if table.in_file and rows.tolist() == [0]:
+        return " Is there a second line of names, labels or units under the header? Remove it."
     return ""
 
 
@@ -109,20 +119,23 @@ def _text_ids(column: Column, *, role: str, label: str, table: Table) -> tuple[n
     tidy: dict[str | None, str] = {cell: _tidied(cell) for cell in set(column.cells.tolist())}
     ids = np.array([tidy[cell] for cell in column.cells.tolist()], dtype=object)
     _refuse_missing(ids == "", role=role, label=label, table=table)
-    for tidied in sorted(set(tidy.values())):
-        _refuse_bad_id(tidied, ids, role=role, label=label, table=table)
-    return ids, (*_tidy_notes(tidy, role, column.name), *_near_duplicates(set(tidy.values()), role, column.name))
+    distinct = set(tidy.values())
+    for tidied in sorted(distinct):
+        _refuse_bad_id(tidied, ids, distinct, role=role, label=label, table=table)
+    return ids, (*_tidy_notes(tidy, role, column.name), *doubtful_ids(distinct, role=role, name=column.name))
 
 
 def _tidied(cell: str | None) -> str:
     return "" if cell is None else unicodedata.normalize("NFC", cell.strip())
 
 
-def _refuse_bad_id(label_text: str, ids: np.ndarray, *, role: str, label: str, table: Table) -> None:
+def _refuse_bad_id(
+    label_text: str, ids: np.ndarray, distinct: set[str], *, role: str, label: str, table: Table
+) -> None:
     def places() -> str:
         return table.where(np.flatnonzero(ids == label_text))
 
-    if label_text in AMBIGUOUS:
+    if label_text in AMBIGUOUS or label_text.casefold() in MISSING_WORDS:
         raise DataError(
             f"The {label} is '{label_text}' in {int((ids == label_text).sum())} rows ({places()}), which may be a "
             f"missing id or the initials of a real {role}. Leave no id missing; if it is a real {role}, rename it, "
@@ -139,12 +152,33 @@ def _refuse_bad_id(label_text: str, ids: np.ndarray, *, role: str, label: str, t
             "NUL), "
             f"which would make a second {role} of the same name. Remove the character."
         )
+    if "\ufffd" in label_text:
+        raise DataError(
+            f"The {label} {shown_id(label_text)} at {places()} holds the mark of a lost letter (U+FFFD): the file was "
+            "converted from another encoding, and different ids may have become one. Export the table again as UTF-8."
+        )
+    if _is_total(label_text, distinct):
+        raise DataError(
+            f"The {label} is '{label_text}' at {places()}, which looks like a totals row of a spreadsheet. Delete the "
+            f"row; if it is a real {role}, rename it, for example to '{label_text}_'."
+        )
+    if ROUND_TRIP.fullmatch(label_text) and label_text.removesuffix(".0") in distinct:
+        raise DataError(
+            f"The {label} is '{label_text}' at {places()} and '{label_text.removesuffix('.0')}' in other rows: one "
+            f"{role} read once as text and once as a decimal number, it seems. Give the ids one spelling."
+        )
     if SCIENTIFIC.fullmatch(label_text):
         raise DataError(
             f"The {label} is '{label_text}' at {places()}: a spreadsheet has rounded a long number to scientific "
             "notation, "
             "and different ids may have become one. Export the column as text."
         )
+
+
+def _is_total(label_text: str, distinct: set[str]) -> bool:
+    under = SUBTOTAL.fullmatch(label_text)
+    whole = TOTALS.fullmatch(label_text) is not None and label_text.casefold().rstrip(":") not in NOT_TOTALS
+    return whole or (under is not None and under.group(1) in distinct)
 
 
 def _tidy_notes(tidy: dict[str | None, str], role: str, name: str) -> list[Finding]:
@@ -159,33 +193,6 @@ def _tidy_notes(tidy: dict[str | None, str], role: str, name: str) -> list[Findi
             message = f"The {role} ids {shown_ids(labels)} (column '{name}') {what}, so that each is one {role}."
             notes.append(Finding("note", code, name, _five(labels), message, ""))
     return notes
-
-
-def _near_duplicates(labels: set[str], role: str, name: str) -> list[Finding]:
-    by_case: defaultdict[str, list[str]] = defaultdict(list)
-    by_number: defaultdict[str, list[str]] = defaultdict(list)
-    by_looks: defaultdict[str, list[str]] = defaultdict(list)
-    for label in sorted(labels):
-        by_looks[unicodedata.normalize("NFKC", label).translate(LOOK_ALIKES)].append(label)
-        by_case[" ".join(label.casefold().split())].append(label)
-        number = label.removesuffix(".0")
-        if number.isascii() and number.isdigit():
-            by_number[number.lstrip("0")].append(label)
-    found: list[Finding] = []
-    for severity, code, groups, what in (
-        ("warning", "ids-differ-by-case", by_case, "differ only in upper and lower case or in spaces"),
-        ("warning", "ids-look-alike", by_looks, "look alike but are written with letters of different alphabets"),
-        ("note", "ids-differ-by-zeros", by_number, "differ only in leading zeros or a trailing .0"),
-    ):
-        alike = [group for group in groups.values() if len(group) > 1]
-        if alike:
-            pairs = "; ".join(
-                " and ".join(shown_id(label) for label in group[:2]) for group in alike[:MAX_IDS_IN_MESSAGE]
-            )
-            message = f"Some {role} ids (column '{name}') {what} and are kept as different: {pairs}."
-            remedy = f"If they are one {role}, give them one spelling."
-            found.append(Finding(severity, code, name, _five([group[0] for group in alike]), message, remedy))  # pyright: ignore[reportArgumentType]
-    return found
 
 
 def _five(labels: list[str]) -> tuple[str, ...]:
