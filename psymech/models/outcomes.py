@@ -109,7 +109,7 @@ def outcomes(
         ``"observed"`` splits by observed means; ``"none"`` takes predictors of sessions as they are, and for outcomes
         of patients needs predictors that are constant within patients.
     family, correlated, priors
-        As in :func:`psymech.growth`.
+        As in :func:`psymech.growth`; ``"ordinal"`` for one outcome only, as thresholds differ between outcomes.
     membership
         For patients who change therapist (``patient_ids="crossed"``): ``"multiple"`` shares an outcome of patients
         among their therapists, :math:`v = \sum_k w_k v_k` with :math:`w_k` the therapist's share of the patient's
@@ -174,6 +174,7 @@ def outcomes(
     form = time if isinstance(time, TimeShape) or time is None else TimeShape(time)
     form = form if "session" in places.values() else None
     pairs = [_names_in(entry) for entry in interactions]
+    first = 1 if family == "ordinal" else 0  # the thresholds take the place of the intercept
     responses = tuple(
         Response(
             columns[name],
@@ -185,7 +186,7 @@ def outcomes(
                 interactions=pairs,
                 time=form,
                 decompose=decompose,
-            ),
+            )[first:],
             family,
             place,
         )

@@ -46,7 +46,7 @@ def last_residuals(tree: xr.DataTree, response: str, patients: Ints) -> LastResi
     x = data[names.DESIGN_X].transpose(OBS, TERM).values[last].astype(float)
     eta = beta.reshape(-1, beta.shape[-1]) @ x.T
     for level in read.levels_of(tree):
-        u = draws[names.effect(level)].transpose(*SAMPLE_DIMS, level, names.term_dim(level)).values
+        u = read.level_effects(tree, level).values
         unit, weight = read.shares_of_obs(tree, level)
         eta += contribution(u.reshape(-1, *u.shape[2:]), read.design_rows(tree, level, last), unit[last], weight[last])
     column = np.full(max(int(owner.max(initial=-1)), int(patients.max(initial=-1))) + 1, -1, dtype=np.int64)

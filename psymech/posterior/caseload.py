@@ -1,6 +1,6 @@
 """How much each unit's estimate rests on: patients and sessions per therapist, and its mean without shrinkage."""
 
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ import xarray as xr
 
 from psymech import names
 from psymech.errors import SpecError
+from psymech.names import LEVELS, Level
 from psymech.posterior import tree as read
 
 ROW_OF_OBS: Final = "row_of_obs"
@@ -115,10 +116,11 @@ def fixed_part(tree: xr.DataTree) -> np.ndarray:
 def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np.ndarray:
     """Return each unit's mean deviation without shrinkage, each patient counting once; NaN where it is not defined.
 
-    The mean over a unit's patients of the mean over their sessions of ``y - X beta``, beta at its posterior mean.
-    It estimates what a random intercept estimates, before shrinkage; so it is defined for an intercept whose level has
-    no other random terms than within-patient parts (they average zero in each unit), for outcomes on the scale of the
-    linear predictor, and for units that share no rows.
+    The mean over a unit's patients of the mean over their sessions with the unit of ``y - X beta - z v``, with beta and
+    the effects v of the levels above at their posterior means. It estimates what a random intercept estimates, before
+    shrinkage; so it is defined for an intercept whose level has no other random terms than within-patient parts (they
+    average zero in each unit), for outcomes on the scale of the linear predictor, for units that share no rows, and
+    where the fit kept the effects of the levels above.
     """
     n_units = len(read.unit_labels(tree, level))
     centred = {info.label for info in read.terms_of(tree) if info.part == "within"}
@@ -126,15 +128,25 @@ def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np
     is_intercept = label in (names.INTERCEPT, read.response_label(response, names.INTERCEPT))
     if not (is_intercept and centred.issuperset(others) and read.family_of(tree, response) in read.IDENTITY_LINK):
         return np.full(n_units, np.nan)
-    if read.is_shared(tree, level):
+    above = [each for each in read.levels_of(tree) if LEVELS.index(each) > LEVELS.index(cast(Level, level))]
+    if read.is_shared(tree, level) or any(names.effect(each) not in read.posterior(tree) for each in above):
         return np.full(n_units, np.nan)
     rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, level))
     deviation = (read.outcome(tree) - fixed_part(tree))[rows]
-    patients = patient_of_rows(tree)[rows]
-    seen, inverse, counts = np.unique(patients, return_inverse=True, return_counts=True)
+    for each in above:
+        deviation -= _mean_effect(tree, each, rows)
+    patients, unit = patient_of_rows(tree)[rows], read.unit_of_obs(tree, level)[rows]
+    pairs, inverse, counts = np.unique(
+        np.column_stack([unit, patients]), axis=0, return_inverse=True, return_counts=True
+    )
     patient_mean = np.bincount(inverse, weights=deviation) / counts
-    unit_of_patient = np.zeros(seen.size, dtype=np.int64)
-    unit_of_patient[inverse] = read.unit_of_obs(tree, level)[rows]
-    n = np.bincount(unit_of_patient, minlength=n_units)
-    total = np.bincount(unit_of_patient, weights=patient_mean, minlength=n_units)
+    n = np.bincount(pairs[:, 0], minlength=n_units)
+    total = np.bincount(pairs[:, 0], weights=patient_mean, minlength=n_units)
     return np.divide(total, n, out=np.full(n_units, np.nan), where=n > 0)
+
+
+def _mean_effect(tree: xr.DataTree, level: str, rows: np.ndarray) -> np.ndarray:
+    """Return a level's part of the linear predictor of some rows, effects at their posterior means."""
+    effects = read.level_effects(tree, level).mean(names.SAMPLE_DIMS).values
+    code, weight = (each[rows] for each in read.shares_of_obs(tree, level))
+    return np.einsum("nmq,nm,nq->n", effects[code], weight, read.design_rows(tree, level, rows))

@@ -164,7 +164,7 @@ def _scores(
     scores = [take @ np.stack(list(each.values())) for each in columns]
     for level in read.levels_of(tree):
         dim = names.term_dim(level)
-        u = draws[names.effect(level)].transpose(*SAMPLE_DIMS, level, dim).values
+        u = read.level_effects(tree, level).values
         u = u.reshape(-1, *u.shape[2:])
         code, weight = read.shares_of_obs(tree, level)
         units, weights = [code[each] for each in unit_rows], [weight[each] for each in unit_rows]

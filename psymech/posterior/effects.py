@@ -1,7 +1,7 @@
 """Fixed effects and contextual effects, one table."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import pandas as pd
@@ -16,19 +16,24 @@ from psymech.posterior.summaries import interval, interval_names
 
 DECOMPOSED = ("within", "patient", "therapist")
 NOT_DECOMPOSED = frozenset({"intercept", "time", "interaction", "autoregressive"})
-AROUND_ZERO = ("within", "patient")  # parts that are deviations: a slope where they are zero is an average one
 
 
 def contextual_pairs(tree: xr.DataTree) -> tuple[tuple[str, str], ...]:
     """Return the pairs (upper, lower) of terms whose difference is a contextual effect: parts of one variable,
     level by level.
 
-    A part whose slope depends on a column that is no deviation (severity, a trait, time) has none: its coefficient is
-    the slope where that column is zero, which may be nobody's value, and so would be the difference.
+    A part whose slope depends on a column that is no deviation (severity, a trait, time, without therapists the means
+    of patients) has none: its coefficient is the slope where that column is zero, which may be nobody's value, and so
+    would be the difference.
     """
     terms = read.terms_of(tree)
+    with_therapists = any(info.part == "therapist" for info in terms)
+    around_zero = ("within", "patient") if with_therapists else ("within",)
     moderated = {
-        (info.response, factor) for info in terms if len(info.factors) > 1 for factor in _moderated(info.factors)
+        (info.response, factor)
+        for info in terms
+        if len(info.factors) > 1
+        for factor in _moderated(info.factors, around_zero)
     }
     infos = [
         info
@@ -54,10 +59,10 @@ def contextual_pairs(tree: xr.DataTree) -> tuple[tuple[str, str], ...]:
     return tuple(pairs())
 
 
-def _moderated(factors: tuple[str, ...]) -> Iterator[str]:
-    """Yield the factors of a product that another factor, not around zero, moderates."""
+def _moderated(factors: tuple[str, ...], around_zero: Sequence[str]) -> Iterator[str]:
+    """Yield the factors of a product that another factor, of which zero is not the average, moderates."""
     parts = {factor: json.loads(factor)["part"] if factor.startswith("{") else "raw" for factor in factors}
-    raw = [factor for factor in factors if parts[factor] not in AROUND_ZERO]
+    raw = [factor for factor in factors if parts[factor] not in around_zero]
     return (factor for factor in factors if any(other != factor for other in raw))
 
 
@@ -122,7 +127,8 @@ def effects(
     :math:`b_W, b_P, b_T`, the contextual effects are :math:`b_P - b_W` (what it makes for a patient to be higher
     throughout, at the same momentary value), :math:`b_T - b_P` and :math:`b_T - b_W`. Rows are named
     ``alliance.patient - alliance.within``. There is none for a part in a product with a column that is no deviation
-    (``directiveness.patient:reactance``): its coefficient is the slope where that column is zero. Patients' slopes
+    (``directiveness.patient:reactance``; without therapists in the data also a patient's mean): its coefficient is the
+    slope where that column is zero. Patients' slopes
     that predict outcomes (``outcomes(..., process=...)``) stand behind the fixed effects as
     ``coping_post~[alliance~exposure.within]``, outcome units per unit of the slope.
 

@@ -9,9 +9,8 @@ import xarray as xr
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, SAMPLE_DIMS
 from psymech.posterior import tree as read
-from psymech.posterior.reliability import Method, caseload_for, refuse_mixed_shares, reliability
+from psymech.posterior.reliability import Method, caseload_for, reliability, share_within_clinics
 from psymech.posterior.summaries import interval, interval_names
-from psymech.posterior.variance import variance_partition
 
 Direction = Literal["above", "below"]
 
@@ -148,10 +147,7 @@ def caseload_table(
     """
     from psymech.posterior.caseload import caseload
 
-    read.require_level(tree, "therapist")
-    refuse_mixed_shares(tree)
-    parts = variance_partition(tree, per="patient", response=response, sessions=sessions)
-    share = parts["share"].sel(level="therapist", drop=True)
+    share = share_within_clinics(tree, response=response, sessions=sessions)
     has = caseload(tree, level="therapist", response=response)["n_patients"].to_numpy()
     low_name, high_name = interval_names(ci_prob)
     rows = []

@@ -23,8 +23,8 @@ from psymech.posterior.mediation_paths import (
 Floats = NDArray[np.float64]
 ARROW = " -> "
 INDIRECT = {
-    "within": "E = ab + cov(a, b over patients) + cov(a, b over therapists) (Kenny, Korchmaros & Bolger 2003; Bauer, "
-    "Preacher & Gil 2006)",
+    "within": "E = ab + cov(a, b over patients) + cov(a, b over therapists), and over clinics where paths vary there "
+    "(Kenny, Korchmaros & Bolger 2003; Bauer, Preacher & Gil 2006)",
     "patient": "product of the slopes between patients",
     "therapist": "product of the slopes between therapists",
 }
@@ -44,7 +44,8 @@ def indirect_effects(
         E_k = (a + a^v_k)(b + b^v_k) + \sigma_{ab}^{(u)}, \qquad
         E_{ik} = (a + a^v_k + a^u_{ik})(b + b^v_k + b^u_{ik})
 
-    on average, for therapist k (`by` = "therapist") and for patient i of therapist k (`by` = "patient"). Between
+    on average, for therapist k (`by` = "therapist") and for patient i of therapist k (`by` = "patient"); paths that
+    vary over clinics add their covariance to E, and the clinic's deviations to those of its therapists. Between
     patients and between therapists the indirect effect is the product of the slopes of that level, never of a within
     slope: for a treatment that is a trait, or an outcome measured once a patient, only those levels exist. With
     mediators in series a route of k paths takes the expected product of k jointly normal paths.
@@ -194,12 +195,12 @@ def _route(
     if level != "within":
         return np.prod([p.draws for p in paths], axis=0), None
     means = [p.draws for p in paths]
-    spread = {unit: model.covariance_of(unit, paths) for unit in ("patient", "therapist")}
     if by is None:
-        return expected_product(means, spread["patient"] + spread["therapist"]), None
+        return expected_product(means, model.spread(paths)), None
     deviations, ids = unit_deviations(tree, model, by, paths)
     own = [mean[..., None] + deviations[..., i] for i, mean in enumerate(means)]
-    rest = spread["patient"] if by == "therapist" else np.zeros_like(spread["patient"])
+    rest = model.covariance_of("patient", paths)
+    rest = rest if by == "therapist" else np.zeros_like(rest)
     return expected_product(own, np.broadcast_to(rest[:, :, None], (*own[0].shape, *rest.shape[-2:]))), ids
 
 
@@ -311,9 +312,7 @@ def moderated_mediation(tree: xr.DataTree, *, moderator: str, at: Mapping[str, f
 def _slope(model: MediationTree, level: PathLevel, paths: tuple[Path, ...] | None, moderator: str) -> Floats | None:
     if paths is None:
         return None
-    spread = np.zeros((*paths[0].draws.shape, len(paths), len(paths)))
-    if level == "within":
-        spread = model.covariance_of("patient", paths) + model.covariance_of("therapist", paths)
+    spread = model.spread(paths) if level == "within" else model.covariance_of("", paths)
     total = np.zeros(paths[0].draws.shape)
     for j, path in enumerate(paths):
         change = (path.slopes or {}).get(moderator)

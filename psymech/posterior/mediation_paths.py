@@ -79,7 +79,7 @@ class MediationTree:
 
     def covariance_of(self, level: str, paths: Sequence[Path]) -> Floats:
         """Return the covariance of paths over the units of a level, (chain, draw, k, k); zero for paths that do not
-        vary.
+        vary there, and for no level.
         """
         shape = paths[0].draws.shape
         k = len(paths)
@@ -93,6 +93,11 @@ class MediationTree:
                 if a >= 0 and b >= 0:
                     out[..., i, j] = full[..., a, b]
         return out
+
+    def spread(self, paths: Sequence[Path]) -> Floats:
+        """Return the covariance of paths over all units: of patients, therapists and clinics, as far as they vary."""
+        found = [self.covariance_of(level, paths) for level in self.covariance]
+        return np.sum(found, axis=0) if found else self.covariance_of("", paths)
 
     def varies(self, path: Path) -> bool:
         """Whether a path is random at any level."""
@@ -262,7 +267,7 @@ def expected_product(means: Sequence[Floats], covariance: Floats) -> Floats:
 def unit_deviations(tree: xr.DataTree, model: MediationTree, by: str, paths: Sequence[Path]) -> tuple[Floats, NDArray]:
     """Return how much each unit's paths deviate from the average, (chain, draw, unit, k), and the units' ids.
 
-    A patient's deviation includes that of the patient's therapist.
+    A patient's deviation includes that of the patient's therapist and clinic, a therapist's that of the clinic.
     """
     if by not in UNIT_LEVELS:
         raise SpecError(f"by: expected one of {', '.join(UNIT_LEVELS)}, found {by!r}.")
@@ -274,20 +279,23 @@ def unit_deviations(tree: xr.DataTree, model: MediationTree, by: str, paths: Seq
         )
     if by not in model.covariance:
         raise SpecError("by='patient': the model has no random effects of patients.")
-    own = _effects(draws, by, model, paths)
+    own = _effects(tree, by, model, paths)
     ids = draws[by].values
-    if by == "patient" and "therapist" in model.covariance:
-        parent = names.parent_of_unit("patient", "therapist")
+    levels = list(read.levels_of(tree))
+    place = np.arange(ids.size)
+    for lower, upper in pairwise(levels[levels.index(by) :]):
+        parent = names.parent_of_unit(lower, upper)
         data = read.constants(tree, columns=False)
         if parent not in data:
-            raise DataError("by='patient': the tree does not say which therapist each patient has.")
-        own = own + _effects(draws, "therapist", model, paths)[:, :, data[parent].values.astype(int)]
+            raise DataError(f"by={by!r}: the tree does not say which {upper} each {lower} has.")
+        place = data[parent].values.astype(int)[place]
+        if any(path.label in model.covariance[upper][0] for path in paths):
+            own = own + _effects(tree, upper, model, paths)[:, :, place]
     return own, ids
 
 
-def _effects(draws: xr.Dataset, level: str, model: MediationTree, paths: Sequence[Path]) -> Floats:
-    dim = names.term_dim(level)
-    values = draws[names.effect(level)].transpose(*names.SAMPLE_DIMS, level, dim).values
+def _effects(tree: xr.DataTree, level: str, model: MediationTree, paths: Sequence[Path]) -> Floats:
+    values = read.level_effects(tree, level).values
     labels = model.covariance[level][0]
     out = np.zeros((*values.shape[:3], len(paths)))
     for i, path in enumerate(paths):

@@ -106,9 +106,7 @@ def _of_route(
     tree: xr.DataTree, model: MediationTree, level: PathLevel, paths: tuple[Path, ...], prob: float
 ) -> dict[str, float]:
     k = len(paths)
-    spread = np.zeros((*paths[0].draws.shape, k, k))
-    if level == "within":
-        spread = model.covariance_of("patient", paths) + model.covariance_of("therapist", paths)
+    spread = model.spread(paths) if level == "within" else model.covariance_of("", paths)
     means = [p.draws for p in paths]
     effect = expected_product(means, spread)
     others = list(range(k - 1))  # the last path is the mediator's path to the outcome

@@ -83,11 +83,14 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
 
     Raises
     ------
+    SpecError
+        The fit's linear predictor holds parameters beyond the columns.
     DataError
         A predictor is absent, not numeric or missing.
     DesignError
         No row is left that has the earlier session that a lag needs.
     """
+    read.refuse_hidden_columns(tree)
     data = newdata if isinstance(newdata, SessionData) else read_sessions(tree, newdata)
     named: dict[Level, NewUnits] = {level: _units(tree, data, level) for level in _levels_named(tree)}
     units = _parents(tree, data, named)

@@ -15,6 +15,7 @@ from psymech.posterior import tree as read
 from psymech.posterior.carried import LastResiduals, decay, last_residuals
 from psymech.posterior.newdata import NOBODY, UNSEEN, NewRows, NewUnits, new_rows
 from psymech.posterior.residuals import differs
+from psymech.residual_groups import group_labels
 
 Target = Literal["this_therapist", "average_therapist", "new_therapist", "new_patient"]
 Kind = Literal["mean", "draw"]
@@ -175,12 +176,14 @@ def _add_random(
     rng: np.random.Generator,
 ) -> None:
     """Add a level's part to the linear predictor, shape (samples, rows), a few rows at a time."""
-    dim = names.term_dim(level)
-    effects = _flat(tree, names.effect(level), level, dim)
-    n_fit = effects.shape[1]
     fresh = np.unique(units.own if drawn else units.own[units.known == UNSEEN])
-    if fresh.size:
-        effects = np.concatenate([effects, population_draws(tree, level, fresh.size, rng)], axis=1)
+    effects = population_draws(tree, level, fresh.size, rng)
+    if drawn or (units.known == UNSEEN).all():  # effects of the fit play no part, and it may have kept none
+        n_fit = 0
+    else:
+        own = read.level_effects(tree, level).values
+        n_fit = own.shape[2]
+        effects = np.concatenate([own.reshape(-1, *own.shape[2:]), effects], axis=1)
     place = n_fit + np.minimum(np.searchsorted(fresh, units.own), max(fresh.size - 1, 0))
     index = place if drawn else np.where(units.known == UNSEEN, place, units.known)
     step = max(1, CHUNK_VALUES // effects.shape[0])
@@ -312,7 +315,7 @@ def _residual_sd(tree: xr.DataTree, response: str, rows: NewRows, rng: np.random
     labels = read.labels_of(draws, names.RESIDUAL_GROUP)
     if rows.groups is None:
         raise DataError(f"expected the column {column!r} in the new data: residual SDs differ by it (residual_by=).")
-    asked = [f"{value:g}" for value in rows.groups]
+    asked = group_labels(rows.groups)
     unknown = sorted(set(asked) - set(labels))
     if unknown:
         raise DataError(

@@ -138,7 +138,9 @@ def minimum_caseload(
     .. math:: n = \frac{r}{1 - r} \cdot \frac{1 - \mathrm{VPC}}{\mathrm{VPC}}
 
     with VPC the therapists' share of the variance of one outcome per patient (:func:`variance_partition`,
-    ``per="patient"``). A share of 0.05 and a reliability of 0.7 give 44.3: 45 patients.
+    ``per="patient"``). A share of 0.05 and a reliability of 0.7 give 44.3: 45 patients. Clinics' variance is no part of
+    it: a therapist's patients share the clinic, so that no number of them tells therapists of one clinic apart any
+    better or worse for it.
 
     Parameters
     ----------
@@ -166,12 +168,19 @@ def minimum_caseload(
     >>> bool(psm.minimum_caseload(tree, reliability=0.7).median() > 20)
     True
     """
+    share = share_within_clinics(tree, response=response, sessions=sessions)
+    return caseload_for(share, reliability=reliability).rename("minimum_caseload")
+
+
+def share_within_clinics(tree: xr.DataTree, *, response: str | None, sessions: float | None) -> xr.DataArray:
+    """Return the therapists' share of the variance of one outcome per patient, clinics' variance left out, dims
+    (chain, draw).
+    """
     read.require_level(tree, "therapist")
     refuse_mixed_shares(tree)
-    shares = variance_partition(tree, per="patient", response=response, sessions=sessions)
-    return caseload_for(shares["share"].sel(level="therapist", drop=True), reliability=reliability).rename(
-        "minimum_caseload"
-    )
+    variance = variance_partition(tree, per="patient", response=response, sessions=sessions)["variance"]
+    own = variance.sel(level=[each for each in variance["level"].values if each != "clinic"])
+    return own.sel(level="therapist", drop=True) / own.sum("level")
 
 
 def refuse_mixed_shares(tree: xr.DataTree) -> None:

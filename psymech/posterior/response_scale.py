@@ -16,7 +16,9 @@ from psymech.names import SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
 
 NODES: Final = 20  # per level: shares are exact to 1e-4 for SDs up to 3 on the logit scale, against 80 nodes
-ROWS: Final = 40  # rows averaged over, evenly spaced
+ROWS: Final = 40  # rows averaged over, other ones in each draw
+GOLDEN: Final = 0.6180339887498949  # multiples of it, modulo one, fill the unit interval evenly
+BINS: Final = 8  # of rows by their random part's variance, within which they are ordered by their fixed part
 CHUNK: Final = 2_000_000  # numbers held at once
 
 
@@ -29,7 +31,9 @@ def response_scale_variances(tree: xr.DataTree, *, response: str) -> tuple[dict[
               + E[\mathrm{Var}(y \mid a)]
 
     by Gauss-Hermite quadrature, averaged over rows. Binary outcomes: :math:`\mathrm{Var}(y \mid a) = p (1 - p)`;
-    ordinal outcomes count with their categories' values.
+    ordinal outcomes count with their categories' values. Where there are many rows each draw takes 40 of them, one from
+    every fortieth of the rows ordered by fixed and random part, and over the draws all in turn: means over draws are
+    those over all rows, and single draws hold a little noise.
 
     References
     ----------
@@ -38,19 +42,22 @@ def response_scale_variances(tree: xr.DataTree, *, response: str) -> tuple[dict[
     """
     draws = read.posterior(tree)
     rows = read.rows_of_response(tree, response)
-    rows = rows[np.unique(np.linspace(0, rows.size - 1, ROWS).round().astype(int))]
     x = read.constants(tree)[names.DESIGN_X].transpose(names.OBS, TERM).values[rows].astype(float)
     beta = draws[names.BETA].transpose(*SAMPLE_DIMS, TERM).values
-    mean = (beta.reshape(-1, beta.shape[-1]) @ x.T).ravel()  # (samples * rows)
-    levels = list(read.levels_of(tree))[::-1]  # top first
+    flat = beta.reshape(-1, beta.shape[-1])
+    levels = [level for level in read.levels_of(tree)[::-1] if read.design_rows(tree, level, rows).any()]  # top first
+    z = {level: read.design_rows(tree, level, rows) for level in levels}
+    share = {level: read.effective_share(tree, level, rows) for level in levels}
+    omega = {level: read.covariance(tree, level).reshape(len(flat), z[level].shape[1], -1) for level in levels}
+    average = [np.einsum("ij,ni,nj->n", omega[lv].mean(axis=0), z[lv], z[lv]) * share[lv] for lv in levels]
+    chosen = _rows_by_draw(x @ flat.mean(axis=0), np.sum(average, axis=0), len(flat))
+    mean = np.einsum("sp,snp->sn", flat, x[chosen]).ravel()  # (samples * rows)
     sds = []
     for level in levels:
-        z = read.design_rows(tree, level, rows)
-        omega = read.covariance(tree, level)
-        variance = np.einsum("sij,ni,nj->sn", omega.reshape(-1, *omega.shape[2:]), z, z, optimize=True)
-        share = read.effective_share(tree, level, rows)
-        sds.append(np.sqrt(np.maximum(variance * share, 0.0)).ravel())
-    cut = _cutpoints(tree, response, rows.size)
+        own = z[level][chosen]
+        variance = np.einsum("sij,sni,snj->sn", omega[level], own, own, optimize=True) * share[level][chosen]
+        sds.append(np.sqrt(np.maximum(variance, 0.0)).ravel())
+    cut = _cutpoints(tree, response, chosen.shape[1])
     values = read.categories_of(tree, response) if cut is not None else np.array([0.0, 1.0])
     chunk = max(1, CHUNK // NODES ** len(levels))
     parts = [
@@ -62,8 +69,23 @@ def response_scale_variances(tree: xr.DataTree, *, response: str) -> tuple[dict[
         )
         for start in range(0, mean.size, chunk)
     ]
-    every = np.concatenate(parts, axis=1).reshape(len(levels) + 1, *beta.shape[:2], rows.size).mean(axis=-1)
+    every = np.concatenate(parts, axis=1).reshape(len(levels) + 1, *beta.shape[:2], chosen.shape[1]).mean(axis=-1)
     return dict(zip(levels, every[:-1], strict=True)), every[-1]
+
+
+def _rows_by_draw(fixed: np.ndarray, variance: np.ndarray, n_draws: int) -> np.ndarray:
+    """Return the rows of each draw, (draws, rows): all where they are few, else one of each fortieth of the rows in an
+    order in which neighbours are alike, further on by a fraction from draw to draw.
+    """
+    n = fixed.size
+    if n <= ROWS:
+        return np.broadcast_to(np.arange(n), (n_draws, n))
+    differs = np.ptp(variance) > 1e-9 * variance.max(initial=0.0)
+    place = np.argsort(np.argsort(variance, kind="stable")) if differs else np.zeros(n, dtype=np.int64)
+    bins = place * BINS // n
+    order = np.lexsort((np.where(bins % 2, -fixed, fixed), bins))
+    offset = np.arange(1, n_draws + 1) * GOLDEN % 1.0
+    return order[((np.arange(ROWS) + offset[:, None]) * n / ROWS).astype(np.int64)]
 
 
 def _cutpoints(tree: xr.DataTree, response: str, n_rows: int) -> np.ndarray | None:

@@ -366,11 +366,16 @@ def _dataset(tree: xr.DataTree, part: _Parts, levels: list[str], sources: list[s
             "share_of_level": (by_level, _ratio(variance, has, (-1,))),
             "share_explained": (flat, _ratio(summed, present & (np.array(sources) != RESIDUAL), (-1,))),
             "share_predictors": (flat, _ratio(predicted, is_fixed, (-1,))),
-            "share_if_unrelated": (("source",), unrelated / np.nanmean(summed[..., present].sum(axis=-1))),
+            "share_if_unrelated": (("source",), unrelated / _mean_of_known(summed[..., present].sum(axis=-1))),
             "variance": (by_level, np.where(has, variance, np.nan)),
         },
         coords={CHAIN: draws[CHAIN].values, DRAW: draws[DRAW].values, "level": levels, "source": sources},
     )
+
+
+def _mean_of_known(total: Floats) -> float:
+    known = total[np.isfinite(total)]
+    return float(known.mean()) if known.size else np.nan
 
 
 def _ratio(values: Floats, part: NDArray[np.bool_], axes: tuple[int, ...]) -> Floats:

@@ -23,7 +23,8 @@ def standard_factors(tree: xr.DataTree, *, how: Standardize, response: str) -> x
     model implies, fixed and random parts and residual (:func:`psymech.r2`; latent logistic for binary and ordinal
     outcomes). ``"level"``: the denominator is the SD of the outcome at the level at which the column lives: within
     patients for ``x.within``, between patients of a therapist for ``x.patient``, between therapists for
-    ``x.therapist``; NaN for columns that live at no single level. Constant columns and intercepts are NaN.
+    ``x.therapist``; NaN for columns that live at no single level. The residual is part of the lowest level: within
+    patients, or between them where the response has one value a patient. Constant columns and intercepts are NaN.
 
     References
     ----------
@@ -54,20 +55,28 @@ def _variances(tree: xr.DataTree, response: str, parts: list[str], *, by_level: 
     """Return the outcome's variance that each term is standardised by, shape (chain, draw, terms)."""
     sources = r2(tree, response=response)["variance"].transpose(*SAMPLE_DIMS, "source")
     every = [str(source) for source in sources["source"].values]
+    without = int(sources.sel(source=RESIDUAL).isnull().sum())
+    if without:
+        raise SpecError(
+            f"standardize='total' and 'level' divide by the SD of {response!r}, which has none in {without} of "
+            f"{sources.shape[0] * sources.shape[1]} draws (Student residuals with nu <= 2). Use standardize='x'."
+        )
     if not by_level:
         return np.repeat(sources.sum("source").values[..., None], len(parts), axis=-1)
+    own = read.level_of_response(tree, response)
+    lowest = "within" if own == "session" else own
     out = np.full((*sources.shape[:2], len(parts)), np.nan)
     for index, part in enumerate(parts):
         level = LEVEL_OF_PART.get(part)
         if level is None:
             continue
-        members = [source for source in every if _lives_at(source, level)]
+        members = [source for source in every if _lives_at(source, level, lowest)]
         total = sources.sel(source=members).sum("source").values
         out[..., index] = np.where(total > 0, total, np.nan)
     return out
 
 
-def _lives_at(source: str, level: str) -> bool:
-    if level == "within":
-        return source in ("fixed.within", RESIDUAL) or source.startswith("slopes.")
-    return source in (f"fixed.{level}", f"means.{level}")
+def _lives_at(source: str, level: str, lowest: str) -> bool:
+    """Whether a part of r2 is variance at a level; `lowest` is where the response varies beyond its units."""
+    changing = source == RESIDUAL or source.startswith(("slopes.", "switching."))
+    return source in (f"fixed.{level}", f"means.{level}") or (level == lowest and changing)

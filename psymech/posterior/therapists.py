@@ -18,7 +18,8 @@ def therapist_effects(
 
     The estimand is :math:`v_k` of :math:`y_{tik} = x'\beta + z_v' v_k + z_u' u_{ik} + e_{tik}`: how far therapist
     k's intercept or slope lies from the average therapist's, on the scale of the linear predictor (outcome units
-    per unit of the column).
+    per unit of the column). Where the model has clinics it is the deviation from the average therapist of the same
+    clinic, and a patient's deviation is always from the other patients of the therapist.
 
     Parameters
     ----------
@@ -48,8 +49,11 @@ def therapist_effects(
     """
     label = read.random_label(tree, level, term, response)
     effects = read.unit_effects(tree, level=level, term=term, response=response)
+    levels = read.levels_of(tree)
+    above = levels[levels.index(read.require_level(tree, level)) + 1 :]
+    average = f"the average {level}" + (f" of the same {above[0]}" if above else "")
     return effects.rename(f"{level}_effect").assign_attrs(
-        term=label, estimand=f"deviation of the {level} from the average {level}"
+        term=label, estimand=f"deviation of the {level} from {average}"
     )
 
 
@@ -84,9 +88,9 @@ def summarize_therapists(
         Index: the units. Columns: ``mean``, ``sd``, the interval (``eti89_lb``, ``eti89_ub``, named as ArviZ names
         them), ``p_above``, ``expected_rank``, ``rank_low``, ``rank_high`` (the same interval of the rank),
         ``reliability`` (:func:`reliability`), ``n_patients``, ``n_sessions``, and ``raw_mean``, the mean deviation
-        without shrinkage, each patient counting once (NaN where it is not defined: slopes, intercepts beside slopes of
-        anything but within-patient parts, outcomes with a link). Patients have no ``n_patients``, clinics also
-        ``n_therapists``.
+        without shrinkage from what fixed effects and the levels above predict, each patient counting once (NaN where it
+        is not defined: slopes, intercepts beside slopes of anything but within-patient parts, outcomes with a link).
+        Patients have no ``n_patients``, clinics also ``n_therapists``.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from psymech import names
 from psymech.errors import DataError
 from psymech.names import CHAIN, DRAW, SAMPLE_DIMS, TERM
 from psymech.posterior import tree as read
+from psymech.spec.model import THERAPIST
 
 GRID_POINTS: Final = 40  # where time is continuous
 DISTINCT_TIMES: Final = 60  # more distinct times than this count as continuous
@@ -24,7 +25,8 @@ def expected_trajectories(tree: xr.DataTree, *, response: str | None = None, lev
 
     Columns of time take their values at t; every other column is held at its mean over the observed rows; products with
     time are the product of both. Random effects of other levels are zero, so for binary and ordinal outcomes the
-    curves are those of a typical patient, not averages over patients.
+    curves are those of a typical patient, not averages over patients. Where only some patients have a therapist
+    (``therapist_in=``), courses of therapists and their average are those of these patients.
 
     Parameters
     ----------
@@ -48,7 +50,8 @@ def expected_trajectories(tree: xr.DataTree, *, response: str | None = None, lev
     True
     """
     chosen = read.one_response(tree, response)
-    rows = read.rows_of_response(tree, chosen)
+    rows = np.intersect1d(read.rows_of_response(tree, chosen), read.rows_at_risk(tree, level))
+    whose = " of patients who have a therapist" if level == THERAPIST and read.partially_nested(tree, level) else ""
     time = read.constants(tree)[names.TIME_OF_OBS].values[rows].astype(float)
     distinct = np.unique(time)
     if not np.isfinite(distinct).all() or distinct.size == 0:
@@ -65,7 +68,7 @@ def expected_trajectories(tree: xr.DataTree, *, response: str | None = None, lev
     result = xr.Dataset(
         {"mean": ((CHAIN, DRAW, "time"), inverse_link(tree, chosen, linear))},
         coords={CHAIN: draws[CHAIN].values, DRAW: draws[DRAW].values, "time": grid},
-        attrs={"response": chosen, "held_at": "other columns at their mean over the observed rows"},
+        attrs={"response": chosen, "held_at": f"other columns at their mean over the observed rows{whose}"},
     )
     if level not in read.levels_of(tree):
         return result
@@ -127,7 +130,7 @@ def _unit_lines(
     labels = read.labels_of(draws, names.term_dim(level))
     held = read.design_rows(tree, level, rows).mean(axis=0)
     z = np.stack([columns.get(label, np.full(linear.shape[-1], held[i])) for i, label in enumerate(labels)], axis=1)
-    effects = draws[names.effect(level)].transpose(*SAMPLE_DIMS, level, names.term_dim(level)).values
+    effects = read.level_effects(tree, level).values
     if read.family_of(tree, response) in read.IDENTITY_LINK:
         return linear.mean(axis=(0, 1)) + effects.mean(axis=(0, 1)) @ z.T
     step = max(1, linear.shape[0] * linear.shape[1] // DRAWS_OF_UNITS)

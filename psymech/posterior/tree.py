@@ -57,11 +57,20 @@ def posterior(tree: xr.DataTree) -> xr.Dataset:
 def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
     """Return the constant_data group: design columns and nesting.
 
-    With `columns` a fit is refused, by SpecError, of which some columns are deviations from latent means; without, only
-    nesting, responses and sessions may be read.
+    With `columns` a fit is refused by :func:`refuse_hidden_columns`; without, only nesting, responses and sessions may
+    be read.
     """
-    if not columns or names.ATTR_DESIGN not in tree.attrs:
-        return group(tree, names.CONSTANT_DATA)
+    if columns:
+        refuse_hidden_columns(tree)
+    return group(tree, names.CONSTANT_DATA)
+
+
+def refuse_hidden_columns(tree: xr.DataTree) -> None:
+    """Raise SpecError for a fit whose linear predictor holds more than the columns that the tree stores, or whose
+    columns are parameters.
+    """
+    if names.ATTR_DESIGN not in tree.attrs:
+        return
     design = json_attr(tree, names.ATTR_DESIGN)
     latent = design.get("latent_columns")
     if latent:
@@ -84,7 +93,6 @@ def constants(tree: xr.DataTree, *, columns: bool = True) -> xr.Dataset:
             "patients' random effects of another response (process=). Read 'loading' in the posterior, ask for "
             "effects(), or fit the outcomes without process=."
         )
-    return group(tree, names.CONSTANT_DATA)
 
 
 def json_attr(tree: xr.DataTree, name: str) -> Any:
@@ -220,16 +228,22 @@ def unit_effects(tree: xr.DataTree, *, level: str, term: str, response: str | No
     (:func:`units_with_rows`).
     """
     label = random_label(tree, level, term, response)
+    values = take(level_effects(tree, level), names.term_dim(level), label)
+    kept = units_with_rows(tree, level)
+    return values if kept.size == values.sizes[level] else values.isel({level: kept})
+
+
+def level_effects(tree: xr.DataTree, level: str) -> xr.DataArray:
+    """Return the draws of all random effects of a level, dims (chain, draw, level, level_term); DataError where the fit
+    kept none.
+    """
     draws = posterior(tree)
     if names.effect(level) not in draws:
         raise DataError(
-            f"expected {names.effect(level)!r} in the posterior, found none. "
-            "Recover the random effects before asking for them."
+            f"expected {names.effect(level)!r} in the posterior, found none: the fit kept no effects of {level}s. "
+            f"Fit with {level!r} among effects=."
         )
-    values = take(draws[names.effect(level)], names.term_dim(level), label)
-    values = values.transpose(names.CHAIN, names.DRAW, level)
-    kept = units_with_rows(tree, level)
-    return values if kept.size == values.sizes[level] else values.isel({level: kept})
+    return draws[names.effect(level)].transpose(*names.SAMPLE_DIMS, level, names.term_dim(level))
 
 
 def units_with_rows(tree: xr.DataTree, level: str) -> np.ndarray:
@@ -323,7 +337,10 @@ def outcome(tree: xr.DataTree) -> np.ndarray:
 
 
 def is_shared(tree: xr.DataTree, level: str) -> bool:
-    """Whether units of a level share rows (multiple membership)."""
+    """Whether units of a level share rows (multiple membership); without the sessions, whether they may."""
+    if tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT:
+        spec, design = json_attr(tree, names.ATTR_SPEC), json_attr(tree, names.ATTR_DESIGN)
+        return level != "patient" and spec.get("membership", "current") != "current" and not design["nested"]
     return names.CONSTANT_DATA in tree.children and names.members_of_obs(level) in tree[names.CONSTANT_DATA]
 
 

@@ -28,12 +28,8 @@ def residual_variance(tree: xr.DataTree, response: str, rows: np.ndarray | None 
     / 3, the variance of the latent logistic outcome.
     """
     family = read.family_of(tree, response)
-    if family == "gaussian":
-        return mean_variance(tree, response, rows), f"outcome ({response})"
-    if family == "student":
-        nu = read.per_response(tree, names.NU, response).values
-        factor = np.divide(nu, nu - 2.0, out=np.full_like(nu, np.nan), where=nu > 2.0)
-        return mean_variance(tree, response, rows) * factor, f"outcome ({response})"
+    if family in read.IDENTITY_LINK:
+        return mean_variance(tree, response, rows) * _tails(tree, response), f"outcome ({response})"
     if family in ("bernoulli", "ordinal"):
         sizes = read.posterior(tree).sizes
         return np.full(
@@ -42,6 +38,15 @@ def residual_variance(tree: xr.DataTree, response: str, rows: np.ndarray | None 
     raise SpecError(
         f"family: variance shares are defined for gaussian, student, bernoulli and ordinal, found {family!r}."
     )
+
+
+def _tails(tree: xr.DataTree, response: str) -> np.ndarray:
+    """Return the variance of residuals over sigma^2, shape (chain, draw): one, or nu / (nu - 2) where it exists."""
+    if read.family_of(tree, response) == "gaussian":
+        sizes = read.posterior(tree).sizes
+        return np.ones((sizes[CHAIN], sizes[DRAW]))
+    nu = read.per_response(tree, names.NU, response).values
+    return np.divide(nu, nu - 2.0, out=np.full_like(nu, np.nan), where=nu > 2.0)
 
 
 def variance_partition(
@@ -128,14 +133,14 @@ def variance_partition(
     if scale not in get_args(Scale):
         raise SpecError(f"scale: expected one of {', '.join(get_args(Scale))}, found {scale!r}.")
     chosen = read.one_response(tree, response)
-    if scale == "response" and read.family_of(tree, chosen) not in read.IDENTITY_LINK:
-        return _on_response_scale(tree, chosen, at=at, per=per, sessions=sessions)
-    rows = read.rows_of_response(tree, chosen)
     own = read.level_of_response(tree, chosen)
     if own != "session" and sessions not in (None, 1):
         raise SpecError(f"sessions: {chosen!r} has one value a {own}, it is no mean of sessions. Leave sessions out.")
+    if scale == "response" and read.family_of(tree, chosen) not in read.IDENTITY_LINK:
+        return _on_response_scale(tree, chosen, at=at, per=per, sessions=sessions)
+    rows = read.rows_of_response(tree, chosen)
     levels = tuple(level for level in read.levels_of(tree) if read.design_rows(tree, level, rows).any())
-    points = _points(tree, at)
+    points = _points(tree, at, levels, chosen)
     moments = {level: _moments(tree, level, rows, points) for level in levels}
     parts = {level: np.einsum("cdij,pij->cdp", read.covariance(tree, level), moments[level]) for level in levels}
     residual, named_scale = residual_variance(tree, chosen)
@@ -144,7 +149,8 @@ def variance_partition(
     if per == "session" or sessions is not None or own != "session":
         factor = 1.0 if sessions is None else _mean_factor(tree, chosen, sessions)
         by_point = variance_at(tree, chosen, points)
-        by_point = np.repeat(residual[..., None], n_points, axis=-1) if by_point is None else by_point
+        by_point = residual[..., None] if by_point is None else by_point * _tails(tree, chosen)[..., None]
+        by_point = np.broadcast_to(by_point, (*residual.shape, n_points))
         parts[RESIDUAL] = by_point * np.asarray(factor)[..., None]
         denominator += " + residual" + ("" if sessions is None else f" of the mean of {sessions:g} sessions")
     unit = per if own == "session" else own
@@ -164,34 +170,35 @@ def _on_response_scale(
 
     if at:
         raise SpecError("at= is not available with scale='response'; take scale='latent'.")
-    family = read.family_of(tree, response)
+    family, own = read.family_of(tree, response), read.level_of_response(tree, response)
     by_level, residual = response_scale_variances(tree, response=response)
-    parts = {level: by_level[level][..., None] for level in read.levels_of(tree)}
+    parts = {level: by_level[level][..., None] for level in read.levels_of(tree) if level in by_level}
     denominator = " + ".join(by_level)
-    if per == "session" or sessions is not None:
+    unit = per if own == "session" else own
+    if per == "session" or sessions is not None or own != "session":
         parts[RESIDUAL] = residual[..., None] / (1.0 if sessions is None else sessions)
         denominator += " + residual" + ("" if sessions is None else f" of the mean of {sessions:g} sessions")
     return _dataset(tree, parts, {}, None).assign_attrs(
-        per=per,
+        per=unit,
         response=response,
-        denominator=f"{denominator} variance, of one outcome per {per}",
+        denominator=f"{denominator} variance, of one outcome per {unit}",
         scale=f"outcome ({response}; {'probability' if family == 'bernoulli' else 'categories'})",
-        averaged_over="observed rows, evenly spaced",
+        averaged_over="the observed rows, other ones of them in each draw",
     )
 
 
-def _points(tree: xr.DataTree, at: Mapping[str, Sequence[float]] | None) -> dict[str, np.ndarray]:
+def _points(
+    tree: xr.DataTree, at: Mapping[str, Sequence[float]] | None, levels: Sequence[str], response: str
+) -> dict[str, np.ndarray]:
     points = {str(name): np.atleast_1d(np.asarray(values, dtype=float)) for name, values in (at or {}).items()}
-    known = list(
-        dict.fromkeys(
-            t for lv in read.levels_of(tree) for t in read.labels_of(read.posterior(tree), names.term_dim(lv))
-        )
-    )
-    slopes = [label for label in known if label != INTERCEPT]
+    several = len(read.responses_of(tree)) > 1
+    own = read.response_label(response, "") if several else ""
+    known = dict.fromkeys(t for lv in levels for t in read.labels_of(read.posterior(tree), names.term_dim(lv)))
+    slopes = [label for label in known if label.startswith(own) and label != own + INTERCEPT]
     for name, values in points.items():
         if name not in slopes:
             raise SpecError(
-                f"at: {name!r} is no random slope of this model; the random slopes: {', '.join(slopes) or 'none'}."
+                f"at: {name!r} is no random slope of {response!r}; its random slopes: {', '.join(slopes) or 'none'}."
             )
         if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
             raise SpecError(f"at[{name!r}]: expected a list of finite numbers, found {at[name]!r}.")  # type: ignore[index]

@@ -244,6 +244,11 @@ class ModelSpec:
         families = {response.family for response in self.responses}
         if len(families) > 1:
             raise SpecError(f"All responses of a model are of one family, found {', '.join(sorted(families))}.")
+        if "ordinal" in families and len(self.responses) > 1:
+            raise SpecError(
+                f"family='ordinal' is for models of one outcome, whose thresholds it has, found {', '.join(columns)}. "
+                "Fit one model an outcome."
+            )
         if self.residual != "iid" and families != {"gaussian"}:
             raise SpecError(f"residual={self.residual!r} needs family='gaussian', found {sorted(families)}.")
         if self.residual_by is not None:

@@ -85,7 +85,8 @@ def test_contrast_is_the_weighted_sum(tree: xr.DataTree):
 
 @pytest.mark.parametrize("family", ["bernoulli", "ordinal"])
 def test_shares_of_the_outcome_itself_by_simulation(family, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(response_scale, "ROWS", 1)  # the first row
+    first_row = lambda fixed, variance, n_draws: np.zeros((n_draws, 1), dtype=np.int64)  # noqa: E731
+    monkeypatch.setattr(response_scale, "_rows_by_draw", first_row)
     data = small_data(10, family=family)
     fitted = drawn_tree(psm.growth("y", family=family), data, chains=1, draws=2)
     found = psm.variance_partition(fitted, scale="response")
