@@ -25,6 +25,10 @@ class SpecError(PsymechError):
     """The specification contradicts itself, or names something that does not exist."""
 
 
+class UnavailableError(SpecError, NotImplementedError):
+    """The model is a sensible one, but this version does not have it."""
+
+
 class NotCollapsibleError(SpecError):
     """The collapsed Gaussian engine is not exact for this model; the explicit engine is."""
 

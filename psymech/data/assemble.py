@@ -40,7 +40,6 @@ def assemble(
     time = session if roles["time"] is None else read_time(table.columns[roles["time"]], table, labels["patient"])
     nesting = nest(labels, roles, patient_ids)
     refuse_repeated_sessions(nesting, session, table, roles)
-    own_ranges = dict(ranges or {})
     unit_columns: dict[Level, UnitTable] = {
         level: read_units(source, level=level, nesting=nesting, roles=roles)
         for level, source in unit_tables.items()
@@ -48,7 +47,8 @@ def assemble(
     }
     taken = dict.fromkeys(table.columns, "session")
     every = [*table.columns, *(name for units in unit_columns.values() for name in units.table.columns)]
-    check_ranges(own_ranges, every)
+    check_ranges({} if ranges is None else ranges, every, roles=[name for name in roles.values() if name is not None])
+    own_ranges = dict(ranges or {})
     order = canonical_order(nesting, session)
     unsorted, coded = _session_frame(table, roles, nesting, session, time, own_ranges)
     sessions = unsorted.iloc[order].reset_index(drop=True)

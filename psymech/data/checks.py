@@ -19,6 +19,7 @@ MIN_UNITS: Final = 3  # fewer units show no variance: the SD is its prior
 FEW_UNITS: Final = 5  # fewer units leave the SD mostly to its prior
 MAX_OUTLYING: Final = 2  # cells at one end that may lie apart
 MIN_OTHERS: Final = 20  # fewer values do not show what is usual
+MIN_RUNNING: Final = 2  # sessions a patient, from which numbers are expected to recur among patients
 BIG_JUMP: Final = 30  # sessions left out in one step that suggest a typing error
 JUMP_PER_ROW: Final = 5
 
@@ -45,7 +46,7 @@ def check_data(data: SessionData) -> tuple[Finding, ...]:
         found.append(Finding("error", "rows-few", "", (), message, "Give one row for each session of each patient."))
     for name in data.column_names:
         found += [*_missing_cells(data, name), *_outlying(data, name)]
-    return (*found, *_jumps(data), *_disorder(data))
+    return (*found, *_jumps(data), *_running(data), *_disorder(data))
 
 
 def data_report(data: SessionData) -> DesignReport:
@@ -122,6 +123,33 @@ def _jumps(data: SessionData) -> list[Finding]:
     name = str(data.roles["session"])
     message = f"Session numbers jump by more than {BIG_JUMP} for patient {shown_ids(labels)} (to session {numbers})."
     return [Finding("warning", "session-jump", name, _five(labels), message, "Check for typing errors.")]
+
+
+def _running(data: SessionData) -> list[Finding]:
+    """Sessions numbered on over patients, in the whole table or within therapists, share no number."""
+    patients = np.bincount(data.codes["patient"])
+    if patients.size < MIN_UNITS or np.median(patients) < MIN_RUNNING:
+        return []
+    for level in (None, "therapist"):
+        if level is not None and level not in data.codes:
+            continue
+        unit = np.zeros(data.n_sessions, dtype=np.int64) if level is None else data.codes[level]
+        pairs = np.unique(np.column_stack([unit, data.codes["patient"]]), axis=0)
+        several = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+        cells = np.column_stack([unit, data.session])[np.isin(unit, several)]
+        if several.size < (1 if level is None else MIN_UNITS) or len(np.unique(cells, axis=0)) < len(cells):
+            continue
+        name = str(data.roles["session"])
+        where = "the whole table" if level is None else f"each {level}"
+        first = np.full(data.n_patients, np.inf)
+        np.minimum.at(first, data.codes["patient"], data.session)
+        message = (
+            f"Session numbers (column '{name}') seem to run on over the patients of {where}: no two of them share a "
+            f"number, and first sessions are numbered {first.min():g} to {first.max():g}."
+        )
+        remedy = "Number each patient's sessions 1, 2, 3, ... of their own."
+        return [Finding("warning", "session-running", name, (), message, remedy)]
+    return []
 
 
 def _disorder(data: SessionData) -> list[Finding]:

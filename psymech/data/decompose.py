@@ -89,6 +89,8 @@ def split(values: np.ndarray, data: SessionData, *, weights: Weights = "sessions
 def unit_means(values: np.ndarray, codes: np.ndarray, n_units: int) -> np.ndarray:
     """Return the mean of each unit's values without the missing ones; NaN for a unit without any value.
 
+    Deviations from a unit's first value are averaged, so that the mean of equal values is that value exactly.
+
     Parameters
     ----------
     values, codes : ndarray, shape (n_rows,)
@@ -99,10 +101,12 @@ def unit_means(values: np.ndarray, codes: np.ndarray, n_units: int) -> np.ndarra
     >>> unit_means(np.array([1.0, 3.0, np.nan, 5.0]), np.array([0, 0, 1, 2]), 3)
     array([ 2., nan,  5.])
     """
-    known = ~np.isnan(values)
+    known = np.flatnonzero(~np.isnan(values))
     counts = np.bincount(codes[known], minlength=n_units)
-    sums = np.bincount(codes[known], weights=values[known], minlength=n_units)
-    return np.divide(sums, counts, out=np.full(n_units, np.nan), where=counts > 0)
+    start = np.full(n_units, np.nan)
+    start[codes[known[::-1]]] = values[known[::-1]]
+    sums = np.bincount(codes[known], weights=values[known] - start[codes[known]], minlength=n_units)
+    return start + np.divide(sums, counts, out=np.zeros(n_units), where=counts > 0)
 
 
 def decompose(data: SessionData, name: str, *, weights: Weights = "sessions") -> pd.DataFrame:

@@ -33,9 +33,9 @@ def read_frame(frame: object, *, source: str = "the table") -> Table:
         _refuse_bad_names([*frame.columns])
     try:
         native = nw.from_native(frame)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        eager: nw.DataFrame[Any] = native.collect() if isinstance(native, nw.LazyFrame) else native
     except (TypeError, ValueError, nw.exceptions.NarwhalsError) as error:
-        raise DataError(f"Expected {EXPECTED}, but got {type(frame).__name__}.") from error
+        raise DataError(f"Expected {EXPECTED}, but got {type(frame).__name__}.{_advice(frame)}") from error
+    eager: nw.DataFrame[Any] = _collected(native) if isinstance(native, nw.LazyFrame) else native
     _refuse_bad_names(eager.columns)
     columns: dict[str, Column] = {}
     notes: list[Finding] = _earlier_notes(frame)
@@ -55,6 +55,22 @@ def read_frame(frame: object, *, source: str = "the table") -> Table:
         notes=tuple(notes),
         index_names=tuple(str(name) for name in index if name is not None),
     )
+
+
+def _collected(lazy: "nw.LazyFrame[Any]") -> "nw.DataFrame[Any]":
+    try:
+        return lazy.collect()
+    except Exception as error:  # each library has its own errors for a query that fails
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise DataError(f"The table could not be computed: {reason}. Run its query by itself first.") from error
+
+
+def _advice(frame: object) -> str:
+    if type(frame).__name__ == "SessionData":
+        return " It is checked already: use it as it is."
+    if isinstance(frame, (list, tuple, dict, np.ndarray)):
+        return " Make a table of it, with its column names: pandas.DataFrame(...)."
+    return ""
 
 
 def _earlier_notes(frame: object) -> list[Finding]:
@@ -122,7 +138,8 @@ def column_of_objects(name: str, cells: list[Any]) -> Column | None:
     whole = all(isinstance(cell, Decimal) and cell == cell.to_integral_value() for cell in present)
     if present and whole:
         return column_of_objects(name, [None if gone else int(cell) for cell, gone in zip(cells, missing, strict=True)])
-    if present and all(isinstance(cell, (int, float, np.number, Decimal)) for cell in present):
+    numbers = (int, float, np.number, Decimal)
+    if present and all(isinstance(cell, numbers) and not isinstance(cell, (bool, complex)) for cell in present):
         return _filled(name, "number", cells, missing, np.float64)
     return _text(name, cells, missing, present)
 

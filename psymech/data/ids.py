@@ -34,6 +34,7 @@ TOTALS: Final = re.compile(
 )
 SUBTOTAL: Final = re.compile(r"(.+) (total|subtotal|ergebnis|summe)", re.IGNORECASE)
 NOT_TOTALS: Final = frozenset({"n", "count", "avg", "sum"})  # initials, as likely as not
+SECOND_HEADER: Final = " Is there a second line of names, labels or units under the header? Remove it."
 JOINERS: Final = frozenset("\u200c\u200d")  # belong to the spelling of words in several scripts
 
 
@@ -85,6 +86,8 @@ def _refuse_missing(missing: np.ndarray, *, role: str, label: str, table: Table)
 
 
 def _totals_hint(rows: np.ndarray, table: Table) -> str:
+    if table.in_file and rows.tolist() == [0]:
+        return SECOND_HEADER
     texts = [column for column in table.columns.values() if column.kind == "text"]
     for row in (int(row) for row in rows):
         cells = [column.cells[row].strip() for column in texts if not column.missing[row]]
@@ -92,8 +95,6 @@ def _totals_hint(rows: np.ndarray, table: Table) -> str:
             last = row == table.n_rows - 1
             what = "The last row" if last else f"The row at {table.where([row])}"
             return f" {what} looks like a totals row of a spreadsheet: delete {'it' if last else 'such rows'}."
-    if table.in_file and rows.tolist() == [0]:
-        return " Is there a second line of names, labels or units under the header? Remove it."
     return ""
 
 

@@ -149,6 +149,9 @@ def refuse_repeated_sessions(
     patients = nesting.ids["patient"][np.unique(codes[again])]
     before = dict(zip(order[1:].tolist(), order[:-1].tolist(), strict=True))
     exact = sum(_same_row(table, int(row), before[int(row)]) for row in again)
+    above = next((level for level in LEVELS[1:] if level in nesting.codes), None)
+    held = [] if above is None else [nesting.codes[above][r] != nesting.codes[above][before[int(r)]] for r in again]
+    both = f" In {sum(held)} of them two {above}s are named for one session: keep one row." if any(held) else ""
     places = f"column '{roles.get('session')}', {table.where(again)}, patient {shown_ids(patients)}"
     if exact == again.size:
         raise DataError(
@@ -161,7 +164,7 @@ def refuse_repeated_sessions(
         "already has "
         f"(duplicate session numbers, ties; {places}); {exact} of them are exact copies. Number each patient's "
         "sessions so that each appears once; a calendar unit, "
-        "such as weeks, goes into time=."
+        f"such as weeks, goes into time=.{both}"
     )
 
 

@@ -17,6 +17,10 @@ INFINITE: Final = re.compile(r"[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 DATE: Final = re.compile(r"\d{4}-\d\d?-\d\d?([ T][\d:.Z+-]+)?|\d\d?[./]\d\d?[./](\d\d){1,2}", re.ASCII)
 YES_NO: Final = frozenset({"yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non", "si", "x"})
+POINT_AND_COMMA: Final = re.compile(r"[+-]?\d{1,3}([.']\d{3})+,\d+", re.ASCII)
+PERCENT: Final = re.compile(r"[+-]?\d+([.,]\d+)? ?%", re.ASCII)
+NO_ANSWER: Final = frozenset({"k.a.", "k. a.", "?", "missing", "unknown", "unbekannt", "fehlt", "keine angabe", "--"})
+MAX_CATEGORIES: Final = 12
 THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(,\d{3})+", re.ASCII)
 MAX_CELLS_SHOWN: Final = 3
 LARGEST: Final = 1e100  # squares and sums of larger values overflow
@@ -86,10 +90,23 @@ def not_numeric_message(name: str, cells: list[str], places: str, n_bad: int, n_
         return (
             f"{message} This looks like a decimal comma: write a decimal point, as in {distinct[0].replace(',', '.')}."
         )
-    if all(cell.lower() in YES_NO for cell in distinct):
+    if all(POINT_AND_COMMA.fullmatch(cell) for cell in distinct):
+        plain = distinct[0].replace(".", "").replace("'", "").replace(",", ".")
+        return f"{message} Points separate thousands and a comma decimals here, it seems: write {plain}."
+    if all(PERCENT.fullmatch(cell) for cell in distinct):
+        return f"{message} Write percentages without the sign: {distinct[0].rstrip('% ').replace(',', '.')}."
+    words = {cell.lower() for cell in distinct}
+    if words <= YES_NO | NO_ANSWER and words & YES_NO:
+        if words & NO_ANSWER:
+            message += " Leave a missing cell blank."
         return f"{message} Code a binary column as 0/1 numbers: 1 for yes (true), 0 for no (false)."
     if all(DATE.fullmatch(cell) for cell in distinct):
         return f"{message} These look like dates: count sessions 1, 2, 3, ... or days since a fixed date."
+    if n_bad == n_all and len(distinct) <= MAX_CATEGORIES:
+        return (
+            f"{message} These look like categories: code each but one as a 0/1 column of its own, or ordered ones as "
+            "1, 2, 3, ..."
+        )
     return f"{message} Correct the cells; leave a missing cell blank."
 
 

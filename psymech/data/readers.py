@@ -1,15 +1,32 @@
 """Any source of a table, file or memory, to the neutral table."""
 
+import re
+from collections.abc import Mapping
+from errno import EISDIR
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from psymech.data.frames import EXPECTED, read_frame
 from psymech.data.table import Table
 from psymech.data.text_files import read_text_file
 from psymech.errors import DataError, shown_id
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt")
+_PACKED: Final = "Unpack the file first."
+_SHEET: Final = "Save the sheet as CSV UTF-8."
+ADVICE: Final[Mapping[str, str]] = {
+    ".xlsx": _SHEET,
+    ".xls": _SHEET,
+    ".ods": _SHEET,
+    ".gz": _PACKED,
+    ".zip": _PACKED,
+    ".7z": _PACKED,
+    ".dta": "Read it with pandas.read_stata and pass the table, or save it as CSV UTF-8.",
+    ".json": "Read it with pandas.read_json and pass the table, or save it as CSV UTF-8.",
+    ".rds": "Save the table as CSV UTF-8, in R with write.csv(table, row.names = FALSE).",
+    ".rdata": "Save the table as CSV UTF-8, in R with write.csv(table, row.names = FALSE).",
+}
 
 
 def read_table(source: object) -> Table:
@@ -24,6 +41,7 @@ def read_table(source: object) -> Table:
         return source
     if not isinstance(source, (str, PathLike)):
         return read_frame(source)
+    _refuse_other_texts(source)
     path = Path(source)  # pyright: ignore[reportArgumentType]
     suffix = path.suffix.lower()
     try:
@@ -44,11 +62,23 @@ def _read_file(path: Path, suffix: str) -> Table:
         return _read_parquet(path)
     if suffix == ".sav":
         return _read_sav(path)
-    advice = " Save the sheet as CSV UTF-8." if suffix in (".xlsx", ".xls", ".ods") else ""
-    raise DataError(f"Cannot read a file of kind '{suffix or path.name}': expected {EXPECTED}.{advice}")
+    if path.is_dir():
+        raise DataError(f"{path.name or path} is a folder, not a file: name the file in it. Expected {EXPECTED}.")
+    advice = ADVICE.get(suffix, "Save the table as CSV UTF-8.")
+    raise DataError(f"Cannot read a file of kind '{suffix or path.name}': expected {EXPECTED}. {advice}")
 
 
-def _read_parquet(path: Path) -> Table:
+def _refuse_other_texts(source: str | PathLike[Any]) -> None:
+    text = str(source)
+    if "\n" in text:
+        raise DataError(
+            f"Expected a path, but got a text of {len(text)} characters in several lines. Save it as a file."
+        )
+    if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+        raise DataError("Expected a path, but got an internet address, which is not fetched. Download the file first.")
+
+
+def _read_parquet(path: Path) -> Table:  # a folder of parts too
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -66,6 +96,8 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_sav(path: Path) -> Table:
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, "Is a directory")
     try:
         import pyreadstat
     except ImportError as error:

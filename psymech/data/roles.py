@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -36,6 +37,8 @@ SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 CLOSE_ENOUGH: Final = 0.6  # similarity of two names below which a suggestion misleads more than it helps
 MAX_NAMES: Final = 5
+REQUIRED: Final = ("patient", "session")
+TITLE_ROWS: Final = 5
 MIN_WIDE: Final = 3  # columns of one stem from which on a table without sessions looks wide
 
 
@@ -60,7 +63,11 @@ def near_names(name: str, candidates: Iterable[str]) -> list[str]:
 def absent_message(name: str, candidates: Iterable[str]) -> str:
     """Return 'There is no column ...' with the nearest names, or else the first names there are."""
     columns = list(candidates)
+    if not isinstance(name, str):
+        return f"Columns are named by text, but got {name!r}. The columns are: {shown_ids(columns)}."
     near = near_names(name, columns)
+    if near and unicodedata.normalize("NFC", near[0]) == unicodedata.normalize("NFC", name):
+        return f"There is no column '{name}', but one whose letters have another Unicode form (NFC): rename it."
     if near:
         return f"There is no column '{name}'. Did you mean {', '.join(repr(each) for each in near)}?"
     return f"There is no column '{name}'. The columns are: {shown_ids(columns)}."
@@ -75,6 +82,11 @@ def check_roles(table: Table, roles: Mapping[str, str | None]) -> None:
     roles : mapping of role to column name
         Roles that are not used are None.
     """
+    for role in REQUIRED:
+        if roles.get(role) is None:
+            raise DataError(f"The role {role} needs a column: pass {role}= with its name, not None.")
+    if not table.columns:
+        raise DataError(f"{table.source} has no columns. Expected one row a session with named columns.")
     used = {role: name for role, name in roles.items() if name is not None}
     for role, name in used.items():
         if not isinstance(name, str):
@@ -95,8 +107,11 @@ def _absent_role(role: str, name: str, table: Table, used: Mapping[str, str]) ->
     likely = [folded[synonym] for synonym in SYNONYMS.get(role, ()) if synonym in folded]
     if likely:
         message += f" Perhaps '{likely[0]}' is it: pass {role}='{likely[0]}'."
-    if name in table.index_names:
-        message += " It is in the pandas index: call reset_index() first."
+    message += index_hint(name, table)
+    if any(note.code == "column-not-scalar" and note.column == name for note in table.notes):
+        return f"The role {role} needs ids or numbers, but column '{name}' holds lists, records or bytes."
+    if (row := _names_below(table, used)) is not None:
+        message += f" The column names seem to stand on {table.where([row])}: remove what is above them."
     if role == "session":
         message += wide_hint(table)
     if role == "therapist":
@@ -104,6 +119,20 @@ def _absent_role(role: str, name: str, table: Table, used: Mapping[str, str]) ->
     if table.in_file and any(re.fullmatch(r"[+-]?\d+\.?\d*", column) for column in table.columns):
         message += " Is the header line with the column names missing from the file?"
     return message
+
+
+def index_hint(name: str, table: Table) -> str:
+    """Return a sentence where a column that is not there is in the pandas index, else nothing."""
+    return " It is in the pandas index: call reset_index() first." if name in table.index_names else ""
+
+
+def _names_below(table: Table, used: Mapping[str, str]) -> int | None:
+    """Return one of the first rows that holds the name of a role's column, as under a title."""
+    for row in range(min(table.n_rows, TITLE_ROWS)):
+        cells = {column.shown(row).strip() for column in table.columns.values()}
+        if cells & set(used.values()):
+            return row
+    return None
 
 
 def wide_hint(table: Table) -> str:

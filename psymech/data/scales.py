@@ -1,7 +1,7 @@
 """Values that a scale cannot take: known ranges by column name, stated ranges, and codes for missing values."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -57,6 +57,7 @@ OCCASIONS: Final = frozenset(_OCCASIONS.split())
 CODES: Final = (-9, -99, -999, -9999, -77, -88, -777, -888, 77, 88, 99, 777, 888, 999, 7777, 8888, 9999)
 FAR: Final = 3.0  # widths of the other values beyond them, from which on a code cannot be a real value
 MISSING_CODES: Final = "missing-codes"
+MIN_RATINGS: Final = 3  # -1 and 1 alone are a contrast
 MIN_OTHERS: Final = 8  # fewer values do not show what is usual
 
 
@@ -71,16 +72,35 @@ def known_range(name: str) -> Range | None:
     return SCALES.get("".join(words)) or SCALES.get("".join(core))
 
 
-def check_ranges(ranges: Mapping[str, Range | None], names: Iterable[str]) -> None:
-    """Raise DataError unless each range names a column and is (lowest, highest) with lowest below highest."""
+def check_ranges(ranges: Mapping[str, Range | None], names: Iterable[str], *, roles: Collection[str] = ()) -> None:
+    """Raise DataError unless each range names a column without a role and is (lowest, highest), lowest below highest.
+
+    Parameters
+    ----------
+    ranges : mapping of column to (lowest, highest) or None
+    names : iterable of str
+        The columns.
+    roles : collection of str
+        Columns that play a role.
+    """
+    if not isinstance(ranges, Mapping):
+        raise DataError(f"ranges expects a mapping such as {{'phq9': (0, 27)}}, but got {type(ranges).__name__}.")
     columns = list(names)
     for name, limits in ranges.items():
         if name not in columns:
             raise DataError(f"ranges: {absent_message(name, columns)}")
-        if limits is None:
-            continue
-        if not (isinstance(limits, (tuple, list)) and len(limits) == 2 and limits[0] < limits[1]):
-            raise DataError(f"ranges['{name}'] expects (lowest, highest) or None, but got {limits!r}.")
+        if name in roles:
+            raise DataError(f"ranges are for measurements, but column '{name}' has a role. Leave it out of ranges.")
+        if limits is not None and not _is_range(limits):
+            raise DataError(f"ranges['{name}'] expects two numbers (lowest, highest), or None, but got {limits!r}.")
+
+
+def _is_range(limits: object) -> bool:
+    if not (isinstance(limits, (tuple, list)) and len(limits) == 2):
+        return False
+    if not all(isinstance(end, (int, float, np.number)) and not isinstance(end, bool) for end in limits):
+        return False
+    return bool(limits[0] < limits[1])
 
 
 def refuse_outside(
@@ -143,8 +163,11 @@ def code_rows(values: np.ndarray) -> np.ndarray:
     """Return the rows that hold a usual code for missing values (-99, 999, ...) far from every other value.
 
     A negative code counts where no other value is negative; a positive one where it lies three times the spread of the
-    other values above the largest of them.
+    other values above the largest of them; -1 where the others are ratings from 1 on.
     """
+    single = _minus_one(values)
+    if single.any():
+        return np.flatnonzero(single)
     coded = np.isin(values, CODES)
     others = values[~coded & ~np.isnan(values)]
     if not coded.any() or others.size < MIN_OTHERS:
@@ -153,3 +176,10 @@ def code_rows(values: np.ndarray) -> np.ndarray:
     far_above = values > others.max() + FAR * width
     below = (values < 0) & (others.min() >= 0)
     return np.flatnonzero(coded & (far_above | below))
+
+
+def _minus_one(values: np.ndarray) -> np.ndarray:
+    """Whether a value is -1 in a column whose other values are ratings from 1 on, three different ones at least."""
+    others = values[(values != -1) & ~np.isnan(values)]
+    ratings = others.size >= MIN_OTHERS and others.min() >= 1 and np.unique(others).size >= MIN_RATINGS
+    return (values == -1) if ratings else np.zeros(values.shape, dtype=bool)

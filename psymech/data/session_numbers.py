@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 
+from psymech.data.ids import SECOND_HEADER
 from psymech.data.numbers import as_numbers, not_numeric_message, refuse_infinite, text_rows
 from psymech.data.table import Column, Table
 from psymech.errors import DataError, shown_id, shown_ids
@@ -51,7 +52,8 @@ def _numbers(role: str, column: Column, table: Table, patients: np.ndarray) -> n
         message = not_numeric_message(
             f"'{column.name}' ({role} number)", cells, table.where(rows), len(rows), table.n_rows
         )
-        raise DataError(f"{message} Patient {shown_ids(_distinct(patients, rows))}.")
+        hint = SECOND_HEADER if table.in_file and rows.tolist() == [0] else ""
+        raise DataError(f"{message}{hint} Patient {shown_ids(_distinct(patients, rows))}.")
     refuse_infinite(values, column, table, patients)
     missing = np.flatnonzero(np.isnan(values))
     if missing.size:

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ from psymech.errors import DataError, shown_id, shown_ids
 SEPARATORS: Final = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 UNNAMED: Final = re.compile(r"Unnamed: \d+|__index_level_\d+__")
 BINARY_STARTS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1", b"%PDF", b"\x1f\x8b", b"$FL2", b"\x89HDF")
+POINT_THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+", re.ASCII)
+MIN_SEPARATORS: Final = 2
 MAX_CELL: Final = 1_000_000
 SPACE: Final = "\t\r\n"
 
@@ -42,6 +45,7 @@ def read_text_file(path: Path) -> Table:
     rows, row_lines = lines[1:], numbers[1:]
     _refuse_ragged(header, rows, row_lines, separator, name)
     _refuse_header_again(header, rows, row_lines, name)
+    _refuse_one_column(header, separator, name)
     notes = [*encoding_note, *_separator_note(separator, path), *_blank_note(blank)]
     named, unnamed_note = _named_columns(header, rows, name)
     columns: dict[str, Column] = {}
@@ -51,7 +55,8 @@ def read_text_file(path: Path) -> Table:
         columns[column_name] = Column(
             column_name, "text", cells, np.array([not row[place].strip() for row in rows], dtype=bool)
         )
-    return Table(columns, np.array(row_lines, dtype=np.int64), in_file=True, source=name, notes=(*notes, *unnamed_note))
+    notes += [*unnamed_note, *(_thousands(columns.values()) if separator == ";" else ())]
+    return Table(columns, np.array(row_lines, dtype=np.int64), in_file=True, source=name, notes=tuple(notes))
 
 
 def _decoded(raw: bytes, name: str) -> tuple[str, list[Finding]]:
@@ -63,14 +68,22 @@ def _decoded(raw: bytes, name: str) -> tuple[str, list[Finding]]:
         raise DataError(
             f"{name} is a binary file (a spreadsheet or an archive?), not text. Export the table as CSV in UTF-8."
         )
+    if raw.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        raise DataError(f"{name} is in the encoding UTF-32. Save it again as 'CSV UTF-8'.")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             text = raw.decode("utf-16")
         except UnicodeDecodeError as error:
             raise DataError(f"{name} has the encoding mark of UTF-16 but is damaged. Save it as UTF-8.") from error
+        _refuse_nul(text, name)
         return text, [
             Finding("note", "file-encoding", "", (), f"{name} has the encoding UTF-16 and was read as such.", "")
         ]
+    if raw[:200].count(0) > len(raw[:200]) // 3:
+        raise DataError(
+            f"{name} holds many NUL bytes: it seems to be in the encoding UTF-16 without its mark. Save it again as "
+            "'CSV UTF-8'."
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -79,14 +92,17 @@ def _decoded(raw: bytes, name: str) -> tuple[str, list[Finding]]:
             f"{name} is not in the encoding UTF-8: byte {raw[error.start]:#04x} on line {line}. It may be Latin-1 or "
             "Windows-1252. Save it again as 'CSV UTF-8', so that names and ids keep their letters."
         ) from error
+    _refuse_nul(text, name)
+    return text, []
+
+
+def _refuse_nul(text: str, name: str) -> None:
     if "\x00" in text:
         line = text[: text.index("\x00")].count("\n") + 1
         raise DataError(
             f"{name} holds a NUL byte (a binary control character) on line {line}, which would make a second id that "
-            "looks the "
-            "same. Remove it, or export the file again."
+            "looks the same. Remove it, or export the file again."
         )
-    return text, []
 
 
 def _separator(text: str) -> tuple[str, str, int]:
@@ -150,11 +166,42 @@ def _refuse_ragged(header: list[str], rows: list[list[str]], lines: list[int], s
     )
     if len(header) == 1:
         hint = "Is there a title or a comment above the header? Remove it."
+    elif found == 1 and line == lines[-1]:
+        hint = "Is the last line a comment or a footer? Remove it."
     raise DataError(
         f"{name}: line {line} has {found} fields, but the header has {len(header)} columns{others}: "
         f"{'fields are missing' if found < len(header) else 'there are too many fields'} "
         f"(separator: {SEPARATORS.get(separator, repr(separator))}). Complete the line. {hint}".rstrip()
     )
+
+
+def _refuse_one_column(header: list[str], separator: str, name: str) -> None:
+    """Several names in one cell of the header: another separator than expected, or each line in quotes."""
+    only = header[0] if len(header) == 1 else ""
+    quoted = any(only.count(mark) >= MIN_SEPARATORS for mark in SEPARATORS)
+    spaced = len(only.split()) > MIN_SEPARATORS and only[0] not in "#%"
+    if quoted or spaced:
+        why = "each line stands in quotes" if quoted else "the columns are separated by spaces"
+        raise DataError(
+            f"{name} has only one column, named {shown_id(only)}: {why}, it seems. Expected "
+            f"{', '.join(SEPARATORS.values())} as separator: save it again as CSV."
+        )
+
+
+def _thousands(columns: Iterable[Column]) -> list[Finding]:
+    """In a file with semicolons 1.234 may mean 1234."""
+    found: list[Finding] = []
+    for column in columns:
+        pointed = {cell.strip() for cell in column.cells.tolist() if "." in cell}
+        if pointed and all(POINT_THOUSANDS.fullmatch(cell) for cell in pointed):
+            example = min(pointed)
+            message = (
+                f"Every cell of column '{column.name}' with a point has three digits behind it, in a file with "
+                f"semicolons: {example} was read as a number with decimals, not as {example.replace('.', '')}."
+            )
+            remedy = "If the points separate thousands, remove them."
+            found.append(Finding("warning", "points-thousands", column.name, (), message, remedy))
+    return found
 
 
 def _refuse_header_again(header: list[str], rows: list[list[str]], lines: list[int], name: str) -> None:

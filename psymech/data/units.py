@@ -8,11 +8,12 @@ import pandas as pd
 
 from psymech.data.cells import value_series
 from psymech.data.findings import Finding
+from psymech.data.id_likeness import near_ids
 from psymech.data.ids import as_key, read_ids
 from psymech.data.nesting import Nesting, joined
 from psymech.data.privacy import drop_identifying
 from psymech.data.readers import read_table
-from psymech.data.roles import absent_message
+from psymech.data.roles import absent_message, index_hint
 from psymech.data.scales import Range
 from psymech.data.table import Table
 from psymech.errors import DataError, shown_id, shown_ids
@@ -43,7 +44,10 @@ def read_units(source: object, *, level: Level, nesting: Nesting, roles: Mapping
         )
     table = read_table(source)
     if name not in table.columns:
-        raise DataError(f"The {level} table needs the id column of the sessions: {absent_message(name, table.columns)}")
+        absent = f"{absent_message(name, table.columns)}{index_hint(name, table)}"
+        raise DataError(f"The {level} table needs the id column of the sessions: {absent}")
+    if table.n_rows == 0:
+        raise DataError(f"The {level} table has no rows. Give one row a {level}, or leave the table out.")
     taken = [role for role, column in roles.items() if column is not None]
     table, privacy = drop_identifying(table, [str(roles[role]) for role in taken])
     labels, found = read_ids(table.columns[name], role=level, table=table)
@@ -61,7 +65,14 @@ def read_units(source: object, *, level: Level, nesting: Nesting, roles: Mapping
     for upper in above:
         if roles[upper] in table.columns:
             _refuse_other_parent(table, labels, level, upper, nesting, str(roles[upper]))
-    return UnitTable(table, labels, (*table.notes, *privacy, *found))
+    return UnitTable(table, labels, (*table.notes, *privacy, *found, *_unread(table, level, roles)))
+
+
+def _unread(table: Table, level: Level, roles: Mapping[str, str | None]) -> list[Finding]:
+    """Say that a session number or a time in a table with one row a unit is not read."""
+    names = dict.fromkeys(name for role in ("session", "time") if (name := roles[role]) in table.columns)
+    said = {str(name): f"Column '{name}' of the {level} table was not read." for name in names}
+    return [Finding("note", "unit-role-column", name, (), text, "Rename it.") for name, text in said.items()]
 
 
 def _refuse_repeated(labels: np.ndarray, level: Level, table: Table) -> None:
@@ -160,18 +171,31 @@ def _unmatched(labels: np.ndarray, keys: list[str], rows: np.ndarray, level: Lev
     findings: list[Finding] = []
     known = set(keys)
     extra = [label for label in labels.tolist() if as_key(label) not in known]
+    absent = [key for key, row in zip(keys, rows, strict=True) if row < 0]
+    pairs = near_ids(absent, map(as_key, extra))
+    hint = ""
+    if pairs:
+        seen, given = (shown_id(label) for label in pairs[0])
+        hint = (
+            f" {len(pairs)} of them differ only in case, spaces, zeros or the like, such as {seen} in the sessions and "
+            f"{given} in the table: give each {level} one spelling."
+        )
+    if len(absent) == len(keys):
+        raise DataError(
+            f"No {level} of the sessions is in the {level} table (column '{name}'): the sessions have "
+            f"{shown_ids(absent[:2])}, ..., the table {shown_ids(extra[:2])}, ....{hint or ' Are these the same ids?'}"
+        )
     if extra:
         count = f"{len(extra)} of {len(labels)} rows of the {level} table"
         message = f"{count} have no sessions and were left out: {shown_ids(extra)}."
         findings.append(Finding("note", "units-without-sessions", name, _shown(extra), message, ""))
-    absent = [key for key, row in zip(keys, rows, strict=True) if row < 0]
     if absent:
         message = (
             f"{len(absent)} of {len(keys)} {level}s with sessions are not in the {level} table, so its columns are "
             "missing for "
             f"them: {shown_ids(absent)}."
         )
-        findings.append(Finding("warning", "units-missing", name, _shown(absent), message, "Add their rows."))
+        findings.append(Finding("warning", "units-missing", name, _shown(absent), message, f"Add their rows.{hint}"))
     return findings
 
 

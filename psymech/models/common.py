@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from psymech.arguments import mapping
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, LEVELS, PARTS, TIME, Level, Part
 from psymech.spec.model import Factor, RandomBlock, Role, Term, TimeShape
@@ -23,14 +24,23 @@ def time_terms(shape: TimeShape | None) -> tuple[Term, ...]:
 
 def names_of(value: Iterable[str] | str, argument: str) -> tuple[str, ...]:
     """Read a sequence of column names; one string is one name."""
+    if not isinstance(value, Iterable):
+        raise SpecError(f"{argument}: expected column names, found {value!r}.")
     names = (value,) if isinstance(value, str) else tuple(value)
     for name in names:
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name.strip():
             raise SpecError(f"{argument}: expected column names, found {name!r}.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError(f"{argument} names {twice[0]!r} more than once.")
     return names
+
+
+def outcome_name(value: object) -> str:
+    """Return the column of one outcome; SpecError where it is not the name of one."""
+    if not isinstance(value, str) or not value.strip():
+        raise SpecError(f"outcome: expected the name of one column, found {value!r}.")
+    return value
 
 
 def variable_parts(decomposed: bool) -> tuple[Part, ...]:
@@ -95,6 +105,12 @@ def random_blocks(
 
     Named terms come on top of the intercept. Levels that are not named get their intercept once the data are known.
     """
+    if requested is not None:
+        mapping(requested, argument, "{'patient': ['time'], 'therapist': ['time']}")
+    if not isinstance(correlated, bool):
+        mapping(correlated, "correlated", "{'therapist': False}")
+    if centred is not None:
+        mapping(centred, "centred", "{'therapist': True}")
     blocks: list[RandomBlock] = []
     without: list[Level] = []
     for level, names in (requested or {}).items():
@@ -116,9 +132,9 @@ def random_blocks(
                 centred=None if centred is None else centred.get(level),
             )
         )
-    for argument_name, mapping in (("correlated", correlated), ("centred", centred)):
-        if isinstance(mapping, Mapping):
-            unknown = [key for key in mapping if key not in LEVELS]
+    for argument_name, by_level in (("correlated", correlated), ("centred", centred)):
+        if isinstance(by_level, Mapping):
+            unknown = [key for key in by_level if key not in LEVELS]
             if unknown:
                 raise SpecError(f"{argument_name}: expected the levels {', '.join(LEVELS)}, found {unknown[0]!r}.")
     if "patient" in without and not blocks:

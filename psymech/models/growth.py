@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from psymech.arguments import finite
 from psymech.errors import SpecError
-from psymech.models.common import RandomTerms, intercept, names_of, random_blocks, time_terms
+from psymech.models.common import RandomTerms, intercept, names_of, outcome_name, random_blocks, time_terms
 from psymech.models.nesting import partially_nested
 from psymech.names import TIME, Level, Membership
 from psymech.spec.model import Factor, Family, ModelSpec, ResidualKind, Response, Term, TimeKind, TimeShape
@@ -101,7 +102,8 @@ def growth(
     >>> spec.responses[0].labels
     ('Intercept', 'time', 'severity', 'time:severity')
     """
-    form = shape if isinstance(shape, TimeShape) else TimeShape(shape, tuple(float(k) for k in knots), df)
+    outcome_name(outcome)
+    form = shape if isinstance(shape, TimeShape) else TimeShape(shape, _knots(knots), df)
     covariate_names = names_of(covariates, "covariates")
     moderator_names = names_of(moderators, "moderators")
     for name in (outcome, *covariate_names, *moderator_names):
@@ -143,3 +145,9 @@ def growth(
         therapist_in=therapist_in,
         membership=membership,
     )
+
+
+def _knots(given: Iterable[float]) -> tuple[float, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise SpecError(f"knots: expected times such as (4, 8), found {given!r}.")
+    return tuple(finite(knot, "knots") for knot in given)

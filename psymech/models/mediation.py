@@ -4,7 +4,8 @@ level by level.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from psymech.errors import SpecError
+from psymech.arguments import mapping
+from psymech.errors import SpecError, UnavailableError
 from psymech.models.common import intercept, names_of, part_label, time_terms, variable_parts
 from psymech.models.latent_equations import LatentEquation, latent_responses
 from psymech.names import INTERCEPT, LEVELS, TIME, Level
@@ -108,7 +109,7 @@ def mediation(
     ------
     SpecError
         Where the keywords contradict each other.
-    NotImplementedError
+    UnavailableError
         For random trends with ``decompose="latent"``.
 
     References
@@ -129,6 +130,12 @@ def mediation(
     treatments = names_of(treatment, "treatment")
     middle = names_of(mediators, "mediators")
     fixed = names_of(covariates, "covariates")
+    if moderators is not None:
+        mapping(moderators, "moderators", "{'a': ['severity']}")
+    if random is not None:
+        mapping(random, "random", "{'patient': ['a', 'b']}")
+    if not isinstance(correlated, bool):
+        mapping(correlated, "correlated", "{'therapist': False}")
     moderating = {path: names_of(names, f"moderators[{path!r}]") for path, names in (moderators or {}).items()}
     _refuse_double_roles(outcomes, treatments, middle, fixed)
     for label, group in (("outcome", outcomes), ("treatment", treatments), ("mediators", middle)):
@@ -311,7 +318,7 @@ def _refuse_double_roles(*groups: tuple[str, ...]) -> None:
 def _refuse_random_trends(random: Mapping[Level, Sequence[str] | None] | None) -> None:
     named = (name for names in (random or {}).values() for name in names or ())
     if any(name == TIME or name.split("~")[-1].startswith(TIME) for name in named):
-        raise NotImplementedError(
+        raise UnavailableError(
             "decompose='latent' has no random trends: the means of patients would then differ from session to session, "
             "and so would the paths between them. Name paths in random, or use decompose='observed'."
         )

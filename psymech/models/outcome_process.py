@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from psymech.arguments import instance
 from psymech.errors import SpecError
 from psymech.models.common import names_of
 from psymech.names import INTERCEPT, LEVELS, Level
@@ -62,6 +63,7 @@ def with_process(spec: ModelSpec, process: ModelSpec, slopes: Iterable[str] | st
 
 
 def _refuse_other_process(spec: ModelSpec, process: ModelSpec) -> None:
+    instance(process, ModelSpec, "process", "a model, such as psymech.process(...)")
     if process.kind not in ("process", "growth") or len(process.responses) != 1:
         raise SpecError(
             f"process: expected a model of one response of sessions (psymech.process or psymech.growth), found one of "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from psymech.arguments import mapping
 from psymech.errors import SpecError
 from psymech.models.common import (
     RandomTerms,
@@ -193,6 +194,10 @@ def outcomes(
         for name, place in places.items()
     )
     _refuse_unused(pairs, responses, decompose)
+    if random is not None:
+        mapping(random, "random", "{'therapist': ['alliance']}")
+    if not isinstance(correlated, bool):
+        mapping(correlated, "correlated", "{'therapist': False}")
     blocks, without = _blocks(random, responses, correlated)
     spec = ModelSpec(
         kind="outcomes",

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from psymech.errors import SpecError
+from psymech.errors import SpecError, UnavailableError
 from psymech.models.common import (
     RandomTerms,
     interaction_term,
     intercept,
     names_of,
+    outcome_name,
     part_label,
     random_blocks,
     read_factor,
@@ -108,7 +109,7 @@ def process(
     ------
     SpecError
         Where the keywords contradict each other.
-    NotImplementedError
+    UnavailableError
         For ``decompose="latent"``.
 
     References
@@ -131,7 +132,8 @@ def process(
     """
     one_of(decompose, DECOMPOSITIONS, "decompose")
     if decompose == "latent":
-        raise NotImplementedError("decompose='latent' is not available yet; use 'observed', or 'none'.")
+        raise UnavailableError("decompose='latent' is not available yet; use 'observed', or 'none'.")
+    outcome_name(outcome)
     technique_names = names_of(techniques, "techniques")
     factor_names = names_of(common_factors, "common_factors")
     covariate_names = names_of(covariates, "covariates")
@@ -151,7 +153,7 @@ def process(
             shift = lags[column] if part in ("within", "raw") else 0
             terms.append(Term(part_label(column, part), (Factor(column, part, shift),), role))
     terms += [Term(name, (Factor(name),), "covariate") for name in covariate_names]
-    for entry in interactions:
+    for entry in (interactions,) if isinstance(interactions, str) else interactions:
         terms.append(_interaction(entry, outcome=outcome, decomposed=decomposed, lags=lags, times=times))
     blocks, without = random_blocks(
         slopes, terms, argument="slopes", decomposed=decomposed, correlated=correlated, centred=centred
@@ -186,6 +188,8 @@ def _refuse_double_roles(outcome: str, *groups: tuple[str, ...]) -> None:
 
 
 def _read_lags(lag: int | Mapping[str, int], predictors: tuple[str, ...]) -> dict[str, int]:
+    if not isinstance(lag, int | Mapping):
+        raise SpecError(f"lag: expected a whole number of sessions, or a mapping of columns to them, found {lag!r}.")
     given = dict.fromkeys(predictors, lag) if isinstance(lag, int) else {**dict.fromkeys(predictors, 0), **lag}
     for column, value in given.items():
         if column not in predictors:
@@ -203,8 +207,8 @@ def _interaction(
     lags: Mapping[str, int],
     times: tuple[Term, ...],
 ) -> Term:
-    names = tuple(entry.split(":")) if isinstance(entry, str) else tuple(entry)
-    if len(names) < 2:
+    names = tuple(entry.split(":")) if isinstance(entry, str) else tuple(entry) if isinstance(entry, Iterable) else ()
+    if len(names) < 2 or not all(isinstance(name, str) and name.strip() for name in names):
         raise SpecError(f"interactions: expected pairs such as ('exposure', 'alliance'), found {entry!r}.")
     if outcome in names:
         raise SpecError(f"interactions: the outcome {outcome!r} cannot predict itself, found {entry!r}.")

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from psymech.arguments import is_whole
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, LEVELS, MEMBERSHIPS, TIME, Level, Membership, Part
 from psymech.spec import priors as _priors
@@ -41,12 +42,13 @@ RESIDUALS_OF_ONE = tuple(kind for kind in RESIDUALS if kind != "unstructured")  
 RESPONSE_LEVELS: tuple[ResponseLevel, ...] = get_args(ResponseLevel)
 TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 DECOMPOSITIONS: tuple[Decompose, ...] = get_args(Decompose)
+MIN_DF = 2
 THERAPIST: Level = "therapist"  # as residual_by: each therapist has a residual SD
 
 
 def one_of(value: object, allowed: tuple[str, ...], argument: str) -> None:
     """Raise SpecError where an option is not among the allowed ones."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise SpecError(f"{argument}: expected one of {', '.join(map(repr, allowed))}, found {value!r}.")
 
 
@@ -66,8 +68,8 @@ class TimeShape:
             raise SpecError(f"knots belong to shape='piecewise', found shape={self.kind!r}.")
         if list(self.knots) != sorted(set(self.knots)):
             raise SpecError(f"knots must increase strictly, found {self.knots}.")
-        if self.kind == "spline" and self.df < 2:
-            raise SpecError(f"shape='spline' needs df >= 2, found {self.df}.")
+        if self.kind == "spline" and not (is_whole(self.df) and self.df >= MIN_DF):
+            raise SpecError(f"shape='spline' needs a whole number df >= 2, found {self.df!r}.")
 
     @property
     def n_columns(self) -> int:

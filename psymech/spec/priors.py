@@ -6,15 +6,15 @@ A key names a variable (``"sd_therapist"``, every term) or one of its entries (`
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 
+from psymech.arguments import is_number, mapping
 from psymech.errors import SpecError
 
 
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if not (isinstance(value, int | float) and isfinite(value) and value > 0):
+        if not (is_number(value) and value > 0):
             raise SpecError(f"{type(owner).__name__}.{name} must be a finite number above zero, found {value!r}.")
 
 
@@ -27,8 +27,8 @@ class Normal:
 
     def __post_init__(self) -> None:
         _positive(self, "sd")
-        if not isfinite(self.mean):
-            raise SpecError(f"Normal.mean must be finite, found {self.mean!r}.")
+        if not is_number(self.mean):
+            raise SpecError(f"Normal.mean must be a finite number, found {self.mean!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class StudentT:
 
     def __post_init__(self) -> None:
         _positive(self, "sd", "nu")
-        if not isfinite(self.mean):
-            raise SpecError(f"StudentT.mean must be finite, found {self.mean!r}.")
+        if not is_number(self.mean):
+            raise SpecError(f"StudentT.mean must be a finite number, found {self.mean!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,10 @@ def check_priors(priors: Mapping[str, Prior] | None) -> tuple[tuple[str, Prior],
     """Return the overrides as a sorted tuple, refusing unknown names and unfitting families."""
     if priors is None:
         return ()
+    mapping(priors, "priors", "{'sd_therapist[Intercept]': HalfNormal(2)}")
     for key, prior in priors.items():
-        variable = variable_of(key)
-        if variable not in _ALLOWED or (key != variable and not key.endswith("]")):
+        variable = variable_of(str(key))
+        if not isinstance(key, str) or variable not in _ALLOWED or (key != variable and not key.endswith("]")):
             known = ", ".join(_ALLOWED)
             raise SpecError(
                 f"priors: {key!r} names no parameter. Expected one of {known}, "

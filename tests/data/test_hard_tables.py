@@ -379,7 +379,7 @@ REFUSED = [
     Case("a list of records", lambda folder: B.to_dict("records"), "refused", ("got list",)),
     Case("a bare array", lambda folder: B.to_numpy(), "refused", ("got ndarray",)),
     Case("a file that is not there", lambda folder: "nowhere.csv", "refused", ("nowhere.csv", "No such file")),
-    Case("a folder", lambda folder: str(folder), "refused", ("Cannot read a file of kind",)),
+    Case("a folder", lambda folder: str(folder), "refused", ("is a folder",)),
     Case("a spreadsheet", in_file(b"PK\x03\x04rest", "t.xlsx"), "refused", ("CSV UTF-8",)),
     Case("a spreadsheet that is called csv", in_file(b"PK\x03\x04rest"), "refused", ("binary file",)),
 ]
