@@ -12,7 +12,7 @@ from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel
 from psymech.graph.explicit import explicit_model
 from psymech.inference.chains import RunOptions
-from psymech.inference.run import sample_nutpie
+from psymech.inference.run import compile_model, sample_nutpie
 from psymech.inference.stages import Stages
 from psymech.inference.tree import assemble_tree, variable_dims
 
@@ -69,11 +69,9 @@ def compile_refits(built: BuiltModel) -> Refits:
     >>> built = psm.build_model(psm.growth("phq9"), psm.load_example("process_study"), engine="explicit")
     >>> refits = compile_refits(built)  # doctest: +SKIP
     """
-    import nutpie
-
     model = exchangeable_model(built)
     wanted = [name for name in variable_dims(built.design) if name in model.named_vars]
-    return Refits(built, nutpie.compile_pymc_model(model, var_names=wanted), tuple(wanted))
+    return Refits(built, compile_model(model, wanted), tuple(wanted))
 
 
 def exchangeable_model(built: BuiltModel) -> pm.Model:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from psymech.inference.arithmetic import strict_arithmetic
 from psymech.inference.chains import Drawn, Keeper, RunOptions, sample_chains
 from psymech.inference.stages import Stages
 
@@ -60,11 +61,17 @@ def statistics(tree: xr.DataTree) -> dict[str, NDArray]:
     return {str(k): v.transpose("chain", "draw").values for k, v in group.items() if set(v.dims) == {"chain", "draw"}}
 
 
-def _nutpie(model: "pm.Model", options: RunOptions, stages: Stages, wanted: list[str], keeper: Keeper | None) -> Drawn:
+def compile_model(model: "pm.Model", wanted: list[str]) -> Any:
+    """Compile a PyMC model for nutpie, to the same numbers in every process; `wanted` are the variables to keep."""
     import nutpie
 
+    with strict_arithmetic():
+        return nutpie.compile_pymc_model(model, var_names=wanted)
+
+
+def _nutpie(model: "pm.Model", options: RunOptions, stages: Stages, wanted: list[str], keeper: Keeper | None) -> Drawn:
     with stages.stage("compile", "compiling the model (the longest silence; faster the second time)"):
-        compiled = nutpie.compile_pymc_model(model, var_names=wanted)
+        compiled = compile_model(model, wanted)
     drawn = sample_nutpie(compiled, options, stages, keeper)
     return replace(drawn, values={name: drawn.values[name] for name in wanted})
 
@@ -83,20 +90,21 @@ def _pymc(model: "pm.Model", sampler: Sampler, options: RunOptions, stages: Stag
         nuts["chain_method"] = "vectorized"  # one device runs them one after another otherwise
     stages.tell(f"compiling and sampling {options.chains} chains with {sampler} ...")
     start = time.perf_counter()
-    tree = pm.sample(
-        options.draws,
-        tune=options.tune,
-        chains=options.chains,
-        cores=_processes(sampler, options),
-        random_seed=options.seed,
-        nuts_sampler=sampler,
-        nuts=nuts,
-        var_names=wanted,
-        compute_convergence_checks=False,
-        progressbar=options.progressbar and sampler != "blackjax",
-        quiet=not options.progressbar,
-        model=model,
-    )
+    with strict_arithmetic():
+        tree = pm.sample(
+            options.draws,
+            tune=options.tune,
+            chains=options.chains,
+            cores=_processes(sampler, options),
+            random_seed=options.seed,
+            nuts_sampler=sampler,
+            nuts=nuts,
+            var_names=wanted,
+            compute_convergence_checks=False,
+            progressbar=options.progressbar and sampler != "blackjax",
+            quiet=not options.progressbar,
+            model=model,
+        )
     total = time.perf_counter() - start
     sampling = float(tree["posterior"].attrs.get("sampling_time", np.nan))
     stages.seconds["sampling_seconds"] = sampling
