@@ -170,14 +170,16 @@ def _residual_sd(S: Floats, labels: tuple[str, ...], target: str, given: list[st
 
 
 def _intercept_sd(tree: xr.DataTree, level: str, response: str) -> Floats | None:
-    if level not in read.levels_of(tree):
-        return None
-    label = response_label(response, names.INTERCEPT)
-    draws = read.posterior(tree)
-    dim = names.term_dim(level)
-    if label not in read.labels_of(draws, dim):
-        return None
-    return read.take(draws[names.sd(level)], dim, label).transpose(*names.SAMPLE_DIMS).values
+    """Return the SD of a response's intercepts over the units of a level, over therapists with the clinics' part, which
+    their means hold as well; None where none vary.
+    """
+    label, draws = response_label(response, names.INTERCEPT), read.posterior(tree)
+    found = [
+        read.take(draws[names.sd(each)], names.term_dim(each), label).transpose(*names.SAMPLE_DIMS).values
+        for each in ((level, "clinic") if level == "therapist" else (level,))
+        if each in read.levels_of(tree) and label in read.labels_of(draws, names.term_dim(each))
+    ]
+    return np.sqrt(np.sum(np.square(found), axis=0)) if found else None
 
 
 def _error_of_mean(tree: xr.DataTree, level: str, mediator: str, sigma: Floats) -> Floats:

@@ -53,7 +53,8 @@ def rank_therapists(
     .. math:: R_k = \sum_j 1(\theta_j \le \theta_k), \qquad \text{percentile}_k = (E[R_k \mid y] - 0.5) / K
 
     with K therapists: rank K is the best and rank 1 the worst, where *best* is the highest value, or the lowest with
-    ``higher_is_better=False`` (say so for symptom scores). Equal values share their mean rank.
+    ``higher_is_better=False`` (say so for symptom scores). Equal values share their mean rank. Where the model has
+    clinics, therapists are ranked by their deviation from their own clinic.
 
     Parameters
     ----------

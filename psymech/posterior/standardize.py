@@ -1,19 +1,19 @@
 """Standardised fixed effects: by the spread of the column, of the outcome, or of the level where the column lives."""
 
-from typing import Final, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from psymech import names
 from psymech.errors import SpecError
-from psymech.names import CHAIN, DRAW, SAMPLE_DIMS, TERM
+from psymech.names import CHAIN, DRAW, LEVELS, SAMPLE_DIMS, TERM
 from psymech.posterior import tree as read
 from psymech.posterior.r2 import r2
 from psymech.posterior.variance import RESIDUAL
 
 Standardize = Literal["none", "x", "total", "level"]
-LEVEL_OF_PART: Final = {"within": "within", "patient": "patient", "therapist": "therapist"}
 
 
 def standard_factors(tree: xr.DataTree, *, how: Standardize, response: str) -> xr.DataArray:
@@ -22,8 +22,10 @@ def standard_factors(tree: xr.DataTree, *, how: Standardize, response: str) -> x
     ``"x"``: the SD of the column over the rows of the response. ``"total"``: that over the SD of the outcome that the
     model implies, fixed and random parts and residual (:func:`psymech.r2`; latent logistic for binary and ordinal
     outcomes). ``"level"``: the denominator is the SD of the outcome at the level at which the column lives: within
-    patients for ``x.within``, between patients of a therapist for ``x.patient``, between therapists for
-    ``x.therapist``; NaN for columns that live at no single level. The residual is part of the lowest level: within
+    patients for ``x.within``, between patients of a therapist for ``x.patient`` (without therapists in the data:
+    between patients), between therapists for ``x.therapist``, differences between clinics included as they are in the
+    column; NaN for columns that live at no single level, such as ``x.patient`` and ``x.therapist`` where patients
+    change therapist. The residual is part of the lowest level: within
     patients, or between them where the response has one value a patient. Constant columns and intercepts are NaN.
 
     References
@@ -65,15 +67,23 @@ def _variances(tree: xr.DataTree, response: str, parts: list[str], *, by_level: 
         return np.repeat(sources.sum("source").values[..., None], len(parts), axis=-1)
     own = read.level_of_response(tree, response)
     lowest = "within" if own == "session" else own
+    spans = _spans(tree, parts)
     out = np.full((*sources.shape[:2], len(parts)), np.nan)
     for index, part in enumerate(parts):
-        level = LEVEL_OF_PART.get(part)
-        if level is None:
+        if part not in spans:
             continue
-        members = [source for source in every if _lives_at(source, level, lowest)]
+        members = [source for source in every if any(_lives_at(source, level, lowest) for level in spans[part])]
         total = sources.sel(source=members).sum("source").values
         out[..., index] = np.where(total > 0, total, np.nan)
     return out
+
+
+def _spans(tree: xr.DataTree, parts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Levels between whose units a part of a variable differs; the highest part holds all differences above."""
+    if not read.json_attr(tree, names.ATTR_DESIGN).get("nested", True):
+        return {"within": ("within",)}
+    of_patients = ("patient",) if "therapist" in parts else LEVELS
+    return {"within": ("within",), "patient": of_patients, "therapist": ("therapist", "clinic")}
 
 
 def _lives_at(source: str, level: str, lowest: str) -> bool:

@@ -111,6 +111,20 @@ def test_standardised_by_the_spread_of_patients_scores_with_their_residual() -> 
     assert psm.effects(scores, standardize="level").loc["x.patient", "mean"] == pytest.approx(expected.mean())
 
 
+def test_standardised_by_the_spread_of_therapists_with_their_clinics() -> None:
+    """x.therapist differs between clinics too, and so must the outcome that it is measured against."""
+    tree = drawn_tree(psm.process("y", techniques=["x"]), WITH_CLINICS)
+    draws, x = tree["posterior"].dataset, tree["constant_data"]["X"].to_pandas()
+    fixed = pd.DataFrame(x.to_numpy() @ draws["beta"].values.reshape(-1, x.shape[1]).T)
+    of_therapists = fixed.groupby(FRAME["therapist"]).transform("mean").var(ddof=0).to_numpy()
+    random = (draws["sd_therapist"][..., 0] ** 2 + draws["sd_clinic"][..., 0] ** 2).values.ravel()
+    beta = draws["beta"].sel(term="x.therapist").values.ravel()
+    expected = beta * x["x.therapist"].std(ddof=0) / np.sqrt(of_therapists + random)
+    assert psm.effects(tree, standardize="level").loc["x.therapist", "mean"] == pytest.approx(expected.mean())
+    changing = drawn_tree(psm.process("y", techniques=["x"]), CROSSED)
+    assert psm.effects(changing, standardize="level").index.tolist() == ["x.within"]
+
+
 def test_student_residuals_without_a_variance_have_no_shares() -> None:
     tree = drawn_tree(psm.process("y", techniques=["x"], family="student"), NESTED)
     tree["posterior"]["nu"].values[0] = 1.5
