@@ -48,9 +48,8 @@ def sample(
     draws, tune, chains
         Kept draws and warm-up draws a chain, and the number of chains.
     seed
-        One number for everything random; the same seed, sampler and versions give the same draws (on the explicit
-        engine from the second process on that compiles the model, see docs/limitations.md). None draws a seed, which
-        is written into the tree.
+        One number for everything random; the same seed, sampler and versions give the same draws. None draws a seed,
+        which is written into the tree.
     sampler
         ``"nutpie"`` (fastest on a CPU), ``"pymc"``, ``"numpyro"`` or ``"blackjax"`` (both from the extra
         ``psymech[jax]``).
