@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from psymech.data.sessions import SessionData
+from psymech.data.sessions import SessionData, varies_within
 from psymech.errors import DataError, DesignError, shown_ids
 from psymech.spec.model import THERAPIST, ModelSpec
 
@@ -64,7 +64,9 @@ def residual_groups(spec: ModelSpec, data: SessionData, row: NDArray[np.int64]) 
 
 
 def refuse_other_values(spec: ModelSpec, data: SessionData) -> None:
-    """Raise DesignError where the column that says who has a therapist holds anything but 0 and 1."""
+    """Raise DesignError where the column that says who has a therapist holds anything but 0 and 1, or changes within
+    patients whose therapists share rows.
+    """
     if spec.therapist_in is None:
         return
     if "therapist" not in data.levels:
@@ -78,4 +80,12 @@ def refuse_other_values(spec: ModelSpec, data: SessionData) -> None:
         raise DesignError(
             f"therapist_in={spec.therapist_in!r} needs 1 where a patient has a therapist and 0 elsewhere, found "
             f"{shown_ids([f'{v:g}' for v in other])}. Code the column as 0 and 1."
+        )
+    changing = varies_within(values, data.codes["patient"], len(data.ids["patient"]))
+    if spec.membership != "current" and changing.size:
+        raise DesignError(
+            f"therapist_in={spec.therapist_in!r} together with membership={spec.membership!r} needs one arm a patient, "
+            f"as sessions without a therapist are no therapist's share; found both for {changing.size} patient(s): "
+            f"{shown_ids(data.ids['patient'][changing])}. Use membership='current', or leave these patients' sessions "
+            "without a therapist out."
         )

@@ -86,7 +86,7 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
     held = read.unit_pairs(tree, level, patient * (session.max() + 1) + session, rows)
     columns["n_sessions"] = np.bincount(held[:, 0], minlength=len(labels))
     if read.is_shared(tree, level):
-        columns["caseload"] = _shared_caseload(tree, level, rows, patient, len(labels))
+        columns["caseload"] = _latest_shares(tree, level, rows, patient, len(labels))
     table = pd.DataFrame(columns, index=pd.Index(labels, name=level))
     return table.iloc[read.units_with_rows(tree, level)]
 
@@ -98,12 +98,28 @@ def _therapists(tree: xr.DataTree, clinic: str, rows: np.ndarray, n_clinics: int
     return np.bincount(_distinct(clinics, therapists)[:, 0], minlength=n_clinics)
 
 
-def _shared_caseload(tree: xr.DataTree, level: str, rows: np.ndarray, patient: np.ndarray, n_units: int) -> np.ndarray:
-    """Sum over patients of each unit's weight in the patient's latest row."""
+def unshared_caseload(tree: xr.DataTree, *, response: str | None = None) -> np.ndarray:
+    """Return how many patients of their own would tell at least as much about each therapist as the patients they have.
+
+    Where therapists share patients, the sum over patients of the squared share in the patient's latest row: with the
+    other therapists' effects known, what a shared row tells is that of w^2 rows. Else the number of patients.
+    """
+    if not read.is_shared(tree, "therapist"):
+        return caseload(tree, level="therapist", response=response)["n_patients"].to_numpy()
+    rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, "therapist"))
+    n_units = len(read.unit_labels(tree, "therapist"))
+    squared = _latest_shares(tree, "therapist", rows, patient_of_rows(tree), n_units, power=2)
+    return squared[read.units_with_rows(tree, "therapist")]
+
+
+def _latest_shares(
+    tree: xr.DataTree, level: str, rows: np.ndarray, patient: np.ndarray, n_units: int, *, power: int = 1
+) -> np.ndarray:
+    """Sum over patients of each unit's weight in the patient's latest row, to a power."""
     code, weight = read.shares_of_obs(tree, level)
     order = rows[np.lexsort((read.constants(tree, columns=False)[names.SESSION_OF_OBS].values[rows], patient[rows]))]
     last = order[np.flatnonzero(np.diff(patient[order], append=-1))]
-    return np.bincount(code[last].ravel(), weights=weight[last].ravel(), minlength=n_units)
+    return np.bincount(code[last].ravel(), weights=weight[last].ravel() ** power, minlength=n_units)
 
 
 def fixed_part(tree: xr.DataTree) -> np.ndarray:

@@ -137,7 +137,8 @@ def caseload_table(
     -------
     DataFrame
         Index ``reliability``; columns ``median``, the interval (patients, not rounded, see :func:`minimum_caseload`)
-        and ``share_reached``, the share of this study's therapists with at least the median number of patients.
+        and ``share_reached``, the share of this study's therapists with at least the median number of patients; where
+        therapists share patients (``membership=``) each patient counts as the square of the therapist's share.
 
     Examples
     --------
@@ -145,10 +146,10 @@ def caseload_table(
     >>> psm.caseload_table(tree, reliabilities=(0.7, 0.8)).columns.tolist()
     ['median', 'eti89_lb', 'eti89_ub', 'share_reached']
     """
-    from psymech.posterior.caseload import caseload
+    from psymech.posterior.caseload import unshared_caseload
 
     share = share_within_clinics(tree, response=response, sessions=sessions)
-    has = caseload(tree, level="therapist", response=response)["n_patients"].to_numpy()
+    has = unshared_caseload(tree, response=response)
     low_name, high_name = interval_names(ci_prob)
     rows = []
     for wanted in reliabilities:

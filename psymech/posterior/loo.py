@@ -40,7 +40,7 @@ def loo(tree: xr.DataTree, *, unit: Unit = "session") -> "ELPDDataLOO":
     Parameters
     ----------
     tree
-        A fitted tree of a Gaussian model with nested levels, from either engine.
+        A fitted tree of a Gaussian model, from either engine. Where patients change therapist: sessions and patients.
     unit
         What is left out, and thus what the answer is about. ``"session"``: one row (one response of one session), the
         patient's and the therapist's other sessions known. ``"patient"``: all rows of a new patient of a known
@@ -62,7 +62,7 @@ def loo(tree: xr.DataTree, *, unit: Unit = "session") -> "ELPDDataLOO":
     Raises
     ------
     SpecError
-        No such level in the model, another family than Gaussian, or patients crossed with therapists.
+        No such level in the model, another family than Gaussian, or therapists left out that share patients.
 
     Notes
     -----
@@ -133,6 +133,9 @@ def log_density_chunks(tree: xr.DataTree, *, unit: Unit) -> Iterator[xr.DataArra
     one_of(unit, UNITS, "unit")
     if unit != "session":
         read.require_level(tree, unit)
+    if unit in ("session", "patient") and not read.json_attr(tree, names.ATTR_DESIGN).get("nested", True):
+        yield from _crossed(tree, unit)
+        return
     fit = collapsed_fit(tree)
     step = max(1, CHUNK_VALUES // fit.coefs.shape[0])
     if unit == "session":
@@ -150,6 +153,17 @@ def log_density_chunks(tree: xr.DataTree, *, unit: Unit) -> Iterator[xr.DataArra
     for start in range(0, place.size, step):
         part = slice(start, start + step)
         yield _labelled(tree, at_places[:, place[part]], unit, labels[part])
+
+
+def _crossed(tree: xr.DataTree, unit: Literal["session", "patient"]) -> Iterator[xr.DataArray]:
+    from psymech.posterior.leave_crossed import crossed_log_density
+
+    values = crossed_log_density(tree, unit=unit)
+    labels = read.constants(tree)[names.OBS].values if unit == "session" else _labels(tree, unit, values.shape[1])
+    step = max(1, CHUNK_VALUES // len(values))
+    for start in range(0, labels.size, step):
+        part = slice(start, start + step)
+        yield _labelled(tree, values[:, part], _dim(unit), labels[part])
 
 
 def _without_rows(fit: CollapsedFit, rows: NDArray[np.int64]) -> NDArray[np.float64]:

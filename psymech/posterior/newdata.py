@@ -1,7 +1,7 @@
 """New sessions as rows of a fitted model: their columns are rebuilt from the tree alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from psymech import names
 from psymech.data.decompose import unit_means
 from psymech.data.ids import as_key
 from psymech.data.lags import lag, source_rows
+from psymech.data.membership import Members, session_shares
 from psymech.data.readers import read_table
 from psymech.data.sessions import SessionData
 from psymech.errors import DataError, DesignError, SpecError, shown_ids
@@ -31,14 +32,26 @@ class NewUnits:
 
     Attributes
     ----------
-    known : int64 (n_rows,), index of the unit in the tree, -1 where the fit has no such unit.
     own : int64 (n_rows,), index into `labels`, the new data's own units.
     labels : ids as the new data spell them; one entry where the new data do not name the level.
+    index : int64 (n_labels,), index of each of them in the tree, -1 where the fit has no such unit.
+    members : units that share each row, `code` an index into `labels`; None where each row has one.
     """
 
-    known: np.ndarray
     own: np.ndarray
     labels: tuple[str, ...]
+    index: np.ndarray
+    members: Members | None = None
+
+    @property
+    def known(self) -> np.ndarray:
+        """Index in the tree of each row's own unit, (n_rows,), -1 where the fit has no such unit."""
+        return self.index[self.own]
+
+    def take(self, rows: np.ndarray) -> "NewUnits":
+        """Return the units of some rows."""
+        members = None if self.members is None else Members(self.members.code[rows], self.members.weight[rows])
+        return replace(self, own=self.own[rows], members=members)
 
     def unseen(self) -> tuple[str, ...]:
         """Ids that the fit does not have."""
@@ -71,15 +84,18 @@ class NewRows:
     groups: np.ndarray | None = None
 
 
-def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
+def new_rows(tree: xr.DataTree, newdata: object, *, response: str, weighed: bool = True) -> NewRows:
     """Return the design rows of new sessions.
 
     Parameters
     ----------
     tree : DataTree
     newdata : path, table or SessionData
-        Columns as in the fit; the outcome is needed only where its own last value predicts it.
+        Columns as in the fit; the outcome is needed only where its own last value predicts it. Where therapists share
+        rows, all sessions of a patient so far.
     response : str
+    weighed : bool
+        Whether the weights of therapists that share rows are asked for.
 
     Raises
     ------
@@ -94,9 +110,16 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
     data = newdata if isinstance(newdata, SessionData) else read_sessions(tree, newdata)
     named: dict[Level, NewUnits] = {level: _units(tree, data, level) for level in _levels_named(tree)}
     units = _parents(tree, data, named)
+    shared = _shared_levels(tree, response)
+    averaged = bool(shared) and read.level_of_response(tree, response) != "session"
+    if shared and (weighed or averaged):
+        _refuse_gaps(tree, data, units["patient"])
+        units = {
+            level: _with_members(data, level, found) if level in shared else found for level, found in units.items()
+        }
     entries = read.response_terms(tree, response)
     kept, notes = _kept(data, entries, response)
-    columns = _Columns(tree, data, units, time_basis(tree))
+    columns = _Columns(tree, data, units, time_basis(tree), averaged)
     values = {str(e["label"]): columns.term(e["factors"]) for e in entries}
     _refuse_missing(values, entries, columns, kept)
     order = kept[np.argsort(data.source_row[kept], kind="stable")]
@@ -106,12 +129,53 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str) -> NewRows:
         X=X,
         terms=tuple(values),
         Z={level: _z(tree, level, values, response, order) for level in read.levels_of(tree)},
-        units={level: NewUnits(found.known[order], found.own[order], found.labels) for level, found in units.items()},
+        units={level: found.take(order) for level, found in units.items()},
         session=data.session[order],
         time=data.time[order],
         notes=notes,
         groups=_groups(tree, data, order),
     )
+
+
+def _shared_levels(tree: xr.DataTree, response: str) -> tuple[Level, ...]:
+    """Levels whose units share rows of a response."""
+    membership = read.json_attr(tree, names.ATTR_SPEC).get("membership", "current")
+    crossed = read.json_attr(tree, names.ATTR_DESIGN).get("patient_ids") == "crossed"
+    held = membership == "multiple" and read.level_of_response(tree, response) == "session"
+    if membership == "current" or not crossed or held:
+        return ()
+    return tuple(level for level in read.levels_of(tree) if level != "patient")
+
+
+def _with_members(data: SessionData, level: Level, units: NewUnits) -> NewUnits:
+    """Units that share each row, by the patient's sessions in the new data up to and including the row's."""
+    if level not in data.levels:
+        return units
+    every = np.arange(data.n_sessions)
+    return replace(units, members=session_shares(data, level, every, shared=np.ones(every.size, dtype=bool)))
+
+
+def _refuse_gaps(tree: xr.DataTree, data: SessionData, patients: NewUnits) -> None:
+    """Raise DataError where sessions of the fit, up to a patient's last new one, are not among the new rows."""
+    if not (patients.index != UNSEEN).any():
+        return
+    constants = read.constants(tree)
+    if names.group_of_obs("patient") not in constants:
+        return
+    owner, at = read.unit_of_obs(tree, "patient"), constants[names.SESSION_OF_OBS].values
+    lacking = []
+    for own in np.flatnonzero(patients.index != UNSEEN):
+        new = data.session[patients.own == own]
+        fitted = at[owner == patients.index[own]]
+        if not np.isin(fitted[fitted <= new.max()], new).all():
+            lacking.append(patients.labels[own])
+    if lacking:
+        raise DataError(
+            "Therapists share the rows of patients by sessions so far (membership=): expected all sessions of a "
+            f"patient in the new data, but some of the fit's are absent for {len(lacking)} patient(s): "
+            f"{shown_ids(lacking)}. "
+            "Give the earlier sessions as rows too; their outcome may be missing."
+        )
 
 
 def _groups(tree: xr.DataTree, data: SessionData, rows: np.ndarray) -> np.ndarray | None:
@@ -167,11 +231,10 @@ def _fit_labels(tree: xr.DataTree, level: Level) -> list[str]:
 def _units(tree: xr.DataTree, data: SessionData, level: Level) -> NewUnits:
     place = {label: index for index, label in enumerate(_fit_labels(tree, level))}
     if level not in data.levels:
-        return NewUnits(np.full(data.n_sessions, UNSEEN), np.zeros(data.n_sessions, dtype=np.int64), (NOBODY,))
+        return NewUnits(np.zeros(data.n_sessions, dtype=np.int64), (NOBODY,), np.array([UNSEEN]))
     labels = [as_key(label) for label in data.ids[level].tolist()]
     index = np.array([place.get(label, UNSEEN) for label in labels], dtype=np.int64)
-    own = data.codes[level]
-    return NewUnits(index[own], own, tuple(labels))
+    return NewUnits(data.codes[level], tuple(labels), index)
 
 
 def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnits]) -> dict[Level, NewUnits]:
@@ -190,7 +253,7 @@ def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnit
         labels = _fit_labels(tree, upper)
         distinct, own = np.unique(known, return_inverse=True)
         shown = tuple(NOBODY if index == UNSEEN else labels[index] for index in distinct)
-        found[upper] = NewUnits(known, own.astype(np.int64), shown)
+        found[upper] = NewUnits(own.astype(np.int64), shown, distinct)
     return found
 
 
@@ -219,12 +282,13 @@ def time_basis(tree: xr.DataTree) -> TimeBasis | None:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Values of factors and terms over all sessions of the new data."""
+    """Values of factors and terms over all sessions of the new data; `averaged` over the patient's sessions so far."""
 
     tree: xr.DataTree
     data: SessionData
     units: Mapping[Level, NewUnits]
     basis: TimeBasis | None
+    averaged: bool = False
 
     def raw(self, factor: Mapping[str, Any]) -> np.ndarray:
         values = self.data.values(factor["column"])
@@ -248,7 +312,10 @@ class _Columns:
         return lag(values, self.data, factor["lag"]) if factor["lag"] else values
 
     def term(self, factors: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        return np.prod([self.factor(f) for f in factors] or [np.ones(self.data.n_sessions)], axis=0)
+        values = [self.factor(f) for f in factors]
+        if self.averaged:
+            values = [_mean_to_date(each, self.data) for each in values]
+        return np.prod(values or [np.ones(self.data.n_sessions)], axis=0)
 
     def _has(self, level: Level) -> bool:
         return names.mean_of_unit(level) in read.constants(self.tree)
@@ -271,6 +338,15 @@ class _Columns:
         if level not in self.data.levels or found.labels == (NOBODY,):
             own = np.full(values.size, np.nanmean(fitted)) if level != "patient" else own
         return np.where(found.known == UNSEEN, own, fitted[np.maximum(found.known, 0)])
+
+
+def _mean_to_date(values: np.ndarray, data: SessionData) -> np.ndarray:
+    """Mean over the patient's sessions up to and including each."""
+    order = np.lexsort((data.session, data.codes["patient"]))
+    by_session = pd.Series(values[order]).groupby(data.codes["patient"][order])
+    out = np.empty(values.size)
+    out[order] = by_session.cumsum(skipna=False) / (by_session.cumcount() + 1)
+    return out
 
 
 def _refuse_missing(

@@ -79,10 +79,10 @@ def predict(
     Raises
     ------
     DataError
-        A predictor is absent, missing in some rows, or not numeric.
+        A predictor is absent, missing in some rows, or not numeric; sessions of the fit that weights are made of are
+        not among the new rows.
     SpecError
-        An unknown target or kind; a new therapist asked of a model without therapists; a model of multiple membership,
-        but for the average therapist and outcomes of sessions.
+        An unknown target or kind; a new therapist asked of a model without therapists.
 
     Warns
     -----
@@ -103,6 +103,10 @@ def predict(
     A response with one value a patient or therapist is predicted at every row given, as if the unit's score were taken
     there.
 
+    Where therapists share rows (``membership=``) the weights are made of the new rows as in the fit: the therapists'
+    shares of the patient's sessions up to and including each row. Give all sessions of a patient so far, those of the
+    fit included; they are looked for. Under ``new_therapist`` the new one has weight one.
+
     Examples
     --------
     >>> import psymech as psm
@@ -116,9 +120,9 @@ def predict(
     if target == "new_therapist":
         read.require_level(tree, "therapist")
     chosen = read.one_response(tree, response)
-    _refuse_shared(tree, chosen, target)
     used = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
-    rows = new_rows(tree, newdata, response=chosen)
+    weighed = target in ("this_therapist", "new_patient")
+    rows = new_rows(tree, newdata, response=chosen, weighed=weighed)
     eta = _fixed(tree, rows)
     notes = list(rows.notes)
     if target != "average_therapist":
@@ -138,18 +142,6 @@ def predict(
     return _labelled(tree, values, rows).assign_attrs(
         target=target, kind=kind, response=chosen, seed=used, notes="\n".join(notes)
     )
-
-
-def _refuse_shared(tree: xr.DataTree, response: str, target: Target) -> None:
-    """New rows do not say which therapists share them, nor over which sessions a patient's columns are averaged."""
-    spec = read.json_attr(tree, names.ATTR_SPEC)
-    level = next(str(each["level"]) for each in spec["responses"] if str(each["column"]) == response)
-    if read.shared_levels(tree) and (target != "average_therapist" or level != "session"):
-        raise SpecError(
-            "Therapists share the rows of patients who changed (membership=), and new rows do not say with which "
-            "weights. Predictions are available for outcomes of sessions with target='average_therapist'; "
-            f"found target={target!r} for {response!r}, one value a {level}."
-        )
 
 
 def _flat(tree: xr.DataTree, name: str, *dims: str) -> np.ndarray:
@@ -176,21 +168,25 @@ def _add_random(
     rng: np.random.Generator,
 ) -> None:
     """Add a level's part to the linear predictor, shape (samples, rows), a few rows at a time."""
-    fresh = np.unique(units.own if drawn else units.own[units.known == UNSEEN])
+    own, weight = units.own[:, None], np.ones((units.own.size, 1))
+    if units.members is not None:
+        own, weight = units.members.code, units.members.weight
+    known = units.index[own]
+    fresh = np.unique(own if drawn else own[known == UNSEEN])
     effects = population_draws(tree, level, fresh.size, rng)
-    if drawn or (units.known == UNSEEN).all():  # effects of the fit play no part, and it may have kept none
+    if drawn or (known == UNSEEN).all():  # effects of the fit play no part, and it may have kept none
         n_fit = 0
     else:
-        own = read.level_effects(tree, level).values
-        n_fit = own.shape[2]
-        effects = np.concatenate([own.reshape(-1, *own.shape[2:]), effects], axis=1)
-    place = n_fit + np.minimum(np.searchsorted(fresh, units.own), max(fresh.size - 1, 0))
-    index = place if drawn else np.where(units.known == UNSEEN, place, units.known)
+        fitted = read.level_effects(tree, level).values
+        n_fit = fitted.shape[2]
+        effects = np.concatenate([fitted.reshape(-1, *fitted.shape[2:]), effects], axis=1)
+    place = n_fit + np.minimum(np.searchsorted(fresh, own), max(fresh.size - 1, 0))
+    index = place if drawn else np.where(known == UNSEEN, place, known)
     step = max(1, CHUNK_VALUES // effects.shape[0])
     for start in range(0, z.shape[0], step):
         rows = slice(start, start + step)
-        for column in range(z.shape[1]):
-            eta[:, rows] += effects[:, index[rows], column] * z[rows, column]
+        for column, member in np.ndindex(z.shape[1], own.shape[1]):
+            eta[:, rows] += effects[:, index[rows, member], column] * (z[rows, column] * weight[rows, member])
 
 
 def population_draws(tree: xr.DataTree, level: Level, n_units: int, rng: np.random.Generator) -> np.ndarray:

@@ -140,7 +140,8 @@ def minimum_caseload(
     with VPC the therapists' share of the variance of one outcome per patient (:func:`variance_partition`,
     ``per="patient"``). A share of 0.05 and a reliability of 0.7 give 44.3: 45 patients. Clinics' variance is no part of
     it: a therapist's patients share the clinic, so that no number of them tells therapists of one clinic apart any
-    better or worse for it.
+    better or worse for it. Where therapists share patients (``membership=``) VPC is that of a patient who stays with
+    one, and the caseload is of such patients; one shared with weight w tells as much as :math:`w^2` of them at best.
 
     Parameters
     ----------
@@ -173,14 +174,19 @@ def minimum_caseload(
 
 
 def share_within_clinics(tree: xr.DataTree, *, response: str | None, sessions: float | None) -> xr.DataArray:
-    """Return the therapists' share of the variance of one outcome per patient, clinics' variance left out, dims
-    (chain, draw).
+    """Return the therapists' share of the variance of one outcome per patient with one therapist, clinics' variance
+    left out, dims (chain, draw).
     """
     read.require_level(tree, "therapist")
     refuse_mixed_shares(tree)
     variance = variance_partition(tree, per="patient", response=response, sessions=sessions)["variance"]
-    own = variance.sel(level=[each for each in variance["level"].values if each != "clinic"])
-    return own.sel(level="therapist", drop=True) / own.sum("level")
+    therapist = variance.sel(level="therapist", drop=True)
+    if read.is_shared(tree, "therapist"):
+        z = read.design_rows(tree, "therapist", read.rows_of_response(tree, read.one_response(tree, response)))
+        moment = z.T @ z / len(z)
+        therapist = therapist.copy(data=np.einsum("cdij,ij->cd", read.covariance(tree, "therapist"), moment))
+    others = [each for each in variance["level"].values if each not in ("clinic", "therapist")]
+    return therapist / (therapist + variance.sel(level=others).sum("level"))
 
 
 def refuse_mixed_shares(tree: xr.DataTree) -> None:
@@ -190,11 +196,6 @@ def refuse_mixed_shares(tree: xr.DataTree) -> None:
         raise SpecError(
             f"A caseload needs the therapists' share among patients who have one (therapist_in={column!r}): give "
             f"caseload_for() that of variance_partition(tree, per='patient', at={{{column!r}: [1]}})."
-        )
-    if read.is_shared(tree, "therapist"):
-        raise SpecError(
-            "A caseload counts patients of one therapist each; here therapists share patients (membership=): give "
-            "caseload_for() the share of a patient who stays with one."
         )
 
 

@@ -327,9 +327,11 @@ def _refuse_membership(spec: ModelSpec) -> None:
     one_of(spec.membership, MEMBERSHIPS, "membership")
     if THERAPIST in spec.without:
         raise SpecError(f"{which} shares rows among therapists, but the level is left out with None.")
-    if spec.therapist_in is not None or spec.residual_by == THERAPIST:
-        other = "therapist_in" if spec.therapist_in is not None else "residual_by='therapist'"
-        raise SpecError(f"{which} is not available together with {other}. Choose one.")
+    if spec.residual_by == THERAPIST:
+        raise SpecError(
+            f"{which} is not available together with residual_by='therapist': a session's expected outcome would be "
+            "shared by therapists, but its residual SD one therapist's. Choose one."
+        )
     if spec.membership == "multiple" and all(response.level == "session" for response in spec.responses):
         raise SpecError(
             f"{which} is for outcomes with one value a patient. For outcomes of sessions use membership='to date': "
