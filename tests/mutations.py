@@ -34,6 +34,9 @@ TESTS: Final = (
     "tests/models/test_spec_growth.py",
     "tests/models/test_spec_json.py",
     "tests/models/test_spec_process.py",
+    "tests/models/test_spec_refusals.py",
+    "tests/models/test_residual_sds.py::test_specifications_are_checked",
+    "tests/models/test_membership.py::test_what_is_refused",
     "tests/models/test_priors.py",
     "tests/test_errors.py",
 )
