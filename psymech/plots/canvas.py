@@ -112,6 +112,33 @@ def panel(collection: "PlotCollection", name: str) -> Any:
     return collection.get_target(name, {})
 
 
+def place_panel(
+    collection: "PlotCollection",
+    name: str,
+    corner: tuple[float, float],
+    size: tuple[float, float],
+    figure: tuple[float, float],
+) -> None:
+    """Give a panel without axes its place in a figure; one unit of its coordinates is an inch.
+
+    `corner` is the lower left one, from that of the figure; `size` of the panel and of the `figure`, all in inches.
+    """
+    edges = [(corner[i] / figure[i], (corner[i] + size[i]) / figure[i]) for i in (0, 1)]
+    spans = [(max(0.0, low), min(1.0, high)) for low, high in edges]  # sums of inches may be off by rounding
+    target = panel(collection, name)
+    whole = collection.viz["figure"].item()
+    if collection.backend == "matplotlib":
+        whole.set_layout_engine("none")
+        target.set_axis_off()
+        target.set_position([spans[0][0], spans[1][0], size[0] / figure[0], size[1] / figure[1]])
+        target.set(xlim=(0.0, size[0]), ylim=(0.0, size[1]))
+        return
+    whole.update_layout(margin={"t": TOOLBAR, "r": 0, "b": 0, "l": 0})
+    axes = whole.get_subplot(target.row, target.col)
+    for axis, span, length in zip((axes.xaxis, axes.yaxis), spans, size, strict=True):
+        axis.update(domain=span, range=(0.0, length), visible=False, matches=None)
+
+
 def keep(collection: "PlotCollection", name: str, artist: Any) -> None:
     """Store an artist in the collection's viz tree, as arviz_plots does."""
     box = np.empty((), dtype=object)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from psymech.arguments import checked_seed
 from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
@@ -75,7 +76,7 @@ def plot_ppc(
     chosen = read.one_response(tree, response)
     rows = rows_of(tree, chosen)
     panels = _panels(tree, level)
-    observed, predicted = _values(tree, rows, panels, draws, np.random.default_rng(seed))
+    observed, predicted = _values(tree, rows, panels, draws, np.random.default_rng(checked_seed(seed)))
     collection = draw.canvas(
         panels, width=1.2 + 4.0 * len(panels), height=4.4, ratios=None, backend=backend, share_y=False
     )

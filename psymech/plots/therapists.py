@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from psymech.errors import SpecError, shown_ids
 from psymech.names import INTERCEPT
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
@@ -66,6 +67,12 @@ def plot_therapists(
     ).sort_values("mean", kind="stable")
     n_all = len(table)  # ranks run over all of them
     if units is not None:
+        known = set(table.index)
+        absent = [unit for unit in units if unit not in known]
+        if isinstance(units, str) or absent or not len(units):
+            raise SpecError(
+                f"units: expected a list of the {len(known)} {level}s' ids, found {shown_ids(absent) or units!r}."
+            )
         table = table.loc[[label for label in table.index if label in set(units)]]
     n = len(table)
     show = n <= MAX_LABELS if labels is None else labels
