@@ -86,3 +86,28 @@ def test_alpha_needs_answers_and_ids():
         psm.scale_reliability(items, items=["i1", "i2"], limits=(0, 3), patient="patiant")
     with pytest.raises(psm.DataError, match="'patient' has 1 missing ids"):
         psm.scale_reliability(items, items=["i1", "i2"], limits=(0, 3), patient="patient")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [("patient,session\n1,1\n".encode("utf-32"), "encoding UTF-32"), (b"\xff\xfea", "mark of UTF-16 but is damaged")],
+)
+def test_other_encodings_are_named(raw: bytes, words: str, tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(raw)
+    with pytest.raises(psm.DataError, match=words):
+        psm.SessionData.from_frame(path)
+
+
+def test_a_query_that_fails_is_told():
+    polars = pytest.importorskip("polars")
+    lazy = polars.DataFrame({"patient": ["a"], "session": ["one"]}).lazy().with_columns(polars.col("session").cast(int))
+    with pytest.raises(psm.DataError, match=r"The table could not be computed: .*Run its query by itself first"):
+        psm.SessionData.from_frame(lazy)
+
+
+def test_a_folder_that_is_called_sav_is_no_file(tmp_path: Path):
+    path = tmp_path / "t.sav"
+    path.mkdir()
+    with pytest.raises(psm.DataError, match=r"Cannot read t\.sav: Is a directory"):
+        psm.SessionData.from_frame(path)
