@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from psymech import names
 from psymech.columns import column_source, level_notes, settle_levels
 from psymech.data.checks import check_collinear, check_column, check_data, check_levels, data_report
 from psymech.data.design_report import DesignReport
@@ -75,7 +76,8 @@ class Design:
     unit_means : by level and column, the means that split the decomposed variables, one a unit of `unit_ids`.
     unit_ids : by level, ids of the units that the rows use, also where the level has no random effects.
     roles : the columns that played the roles; patient_ids : how patients' ids were read.
-    residual_by : groups of rows that have a residual SD each; sd_by_therapist : whether each therapist has one.
+    residual_by : groups of rows that have a residual SD each; sd_by_therapist : whether each therapist has one;
+        sd_with_effects : whether its logarithm correlates with the therapists' effects.
     latent : columns of X and Z that are parameters, for which these hold deviations from observed means as stand-ins.
     imputation : mediators missing where a row refers to them; X and Z hold first guesses there.
     pooled, slope_predictors : coefficients pooled over outcomes, and patients' effects that predict outcomes.
@@ -107,6 +109,7 @@ class Design:
     patient_ids: str = "unique"
     residual_by: ResidualGroups | None = None
     sd_by_therapist: bool = False
+    sd_with_effects: bool = False
     latent: LatentDesign | None = None
     imputation: Imputation | None = None
     pooled: Pooling | None = None
@@ -259,6 +262,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         patient_ids=data.patient_ids,
         residual_by=residual_groups(spec, data, row),
         sd_by_therapist=sd_by_therapist,
+        sd_with_effects=any(key == names.CORR_LOG_SIGMA for key, _ in spec.priors),
         latent=latent_columns,
         imputation=make_imputation(
             spec,

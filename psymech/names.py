@@ -27,6 +27,7 @@ SIGMA: Final = "sigma"  # () or (response) or (residual_group) residual SD, outc
 RESIDUAL_GROUP: Final = "residual_group"  # value of the column that residual_by= names
 SD_LOG_SIGMA: Final = "sd_log_sigma"  # () SD over therapists of the logarithm of their residual SD
 LOG_SIGMA: Final = "log_sigma_therapist"  # (therapist) logarithm of the residual SD of a therapist's sessions
+CORR_LOG_SIGMA: Final = "corr_log_sigma"  # () its correlation over therapists with their first random term
 RESIDUAL_CORR: Final = "corr_residual"  # (response, response_aux) residual correlations within a session
 PHI: Final = "phi"  # () or (response) lag-one residual autocorrelation
 NU: Final = "nu"  # () degrees of freedom of Student residuals

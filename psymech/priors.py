@@ -53,6 +53,7 @@ class ChosenPriors:
     cutpoints: Normal | None
     residual_corr: LKJ | None = None
     sd_log_sigma: Prior | None = None
+    corr_log_sigma: SymmetricBeta | None = None
     loading: tuple[Normal | StudentT, ...] = ()
 
 
@@ -63,7 +64,7 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
     intercept Normal(mean, 2.5 s); slopes Normal(0, 2.5 s / s_x); sigma and the patient intercept SD HalfNormal(s),
     the therapist and clinic intercept SD HalfNormal(s / 2); slope SDs HalfNormal(s / (2 s_x)) for patients and half
     of that above them; correlations LKJ(2). On the logit scale s = 1.5 for the SDs and 1 for the fixed effects. The SD
-    over therapists of log sigma HalfNormal(0.5).
+    over therapists of log sigma HalfNormal(0.5); its correlation with their effects is zero unless a prior is given.
     """
     _refuse_unknown(spec, design)
     logit = design.family in LATENT_SD
@@ -99,6 +100,7 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
     phi = lookup(spec.priors, names.PHI) or SymmetricBeta(2.0)
     nu = lookup(spec.priors, names.NU) or Gamma(2.0, 0.1)
     cutpoints = lookup(spec.priors, names.CUTPOINTS) or Normal(0.0, 3.0)
+    with_effects = lookup(spec.priors, names.CORR_LOG_SIGMA)
     return ChosenPriors(
         beta=tuple(beta),
         center=center,
@@ -111,6 +113,7 @@ def choose_priors(spec: ModelSpec, design: Design) -> ChosenPriors:
         residual_corr=_lkj(lookup(spec.priors, names.RESIDUAL_CORR)) if design.residual == "unstructured" else None,
         loading=_loading_priors(spec, design, sd, s_fixed),
         sd_log_sigma=(lookup(spec.priors, names.SD_LOG_SIGMA) or HalfNormal(0.5)) if design.sd_by_therapist else None,
+        corr_log_sigma=with_effects if isinstance(with_effects, SymmetricBeta) else None,
     )
 
 
@@ -147,7 +150,7 @@ def _refuse_unknown(spec: ModelSpec, design: Design) -> None:
         entries[names.corr(level.level)] = set()
     entries |= {names.PHI: set(), names.NU: set(), names.CUTPOINTS: set(), names.RESIDUAL_CORR: set()}
     if design.sd_by_therapist:
-        entries[names.SD_LOG_SIGMA] = set()
+        entries |= {names.SD_LOG_SIGMA: set(), names.CORR_LOG_SIGMA: set()}
     if design.slope_predictors is not None:
         entries[names.LOADING] = set(design.slope_predictors.labels)
     for key, _ in spec.priors:
@@ -300,6 +303,9 @@ def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> Pri
         spread = draw_scale(chosen.sd_log_sigma, rng, _PRIOR_DRAWS)
         add(names.SD_LOG_SIGMA, chosen.sd_log_sigma, spread, "log")
         variances["residual"] = variances["residual"] * np.exp(2 * spread**2)  # of the average therapist's sessions
+    if chosen.corr_log_sigma is not None:
+        a = chosen.corr_log_sigma.a
+        add(names.CORR_LOG_SIGMA, chosen.corr_log_sigma, 2 * rng.beta(a, a, _PRIOR_DRAWS) - 1, "correlation")
     if chosen.phi is not None:
         add("phi", chosen.phi, 2 * rng.beta(chosen.phi.a, chosen.phi.a, _PRIOR_DRAWS) - 1, "autocorrelation")
     if chosen.nu is not None:

@@ -82,7 +82,8 @@ def identity(built: BuiltModel, settings: Settings, seed: int) -> dict[str, obje
         "sigma": [str(p) for p in built.priors.sigma],
         "others": [
             str(getattr(built.priors, name)) for name in ("phi", "nu", "cutpoints", "residual_corr", "sd_log_sigma")
-        ],
+        ]
+        + [str(prior) for prior in (built.priors.corr_log_sigma,) if prior is not None],
     }
     return {
         "specification": built.spec.to_json(),

@@ -67,7 +67,14 @@ def draw_parameters(
         assert therapists is not None
         sd = _one(draw_scale(priors.sd_log_sigma, rng, 1)[0], names.SD_LOG_SIGMA, given)
         values[names.SD_LOG_SIGMA] = sd
-        values[names.LOG_SIGMA] = np.log(values[names.SIGMA]) + sd * rng.normal(size=therapists.n_units)
+        z = rng.normal(size=therapists.n_units)
+        if priors.corr_log_sigma is not None:
+            a = priors.corr_log_sigma.a
+            corr = _one(2 * rng.beta(a, a) - 1, names.CORR_LOG_SIGMA, given)
+            values[names.CORR_LOG_SIGMA] = corr
+            first = values[names.effect("therapist")][:, 0] / values[names.sd("therapist")][0]
+            z = corr * first + np.sqrt(1 - corr**2) * z
+        values[names.LOG_SIGMA] = np.log(values[names.SIGMA]) + sd * z
     if given:
         raise SpecError(
             f"truth: {next(iter(given))!r} names no parameter of this model. Its parameters: {', '.join(values)}, or "

@@ -28,7 +28,7 @@ INDIRECT = "indirect"
 PAIR = "pair"
 KNOWN = frozenset(
     {names.BETA, names.SIGMA, names.PHI, names.NU, names.CUTPOINTS, names.RESIDUAL_CORR, names.SD_LOG_SIGMA}
-    | {names.LOG_SIGMA}
+    | {names.LOG_SIGMA, names.CORR_LOG_SIGMA}
     | {f(level) for f in (names.sd, names.corr, names.effect) for level in names.LEVELS}
 )
 

@@ -10,6 +10,7 @@ from pytensor.tensor.variable import TensorVariable
 from psymech import names
 from psymech.design import Design, LevelDesign
 from psymech.errors import SpecError
+from psymech.graph.membership import average_effects
 from psymech.graph.predictor import linear_predictor
 from psymech.graph.residuals import ar1_response
 from psymech.graph.therapist_sds import therapist_sds
@@ -72,15 +73,19 @@ def _informing_units(design: Design, level: LevelDesign) -> np.ndarray:
 def explicit_model(design: Design, priors: ChosenPriors) -> pm.Model:
     """Return the model with every effect as a variable; see :func:`psymech.build_model`."""
     with pm.Model(coords=coordinates(design)) as model:
-        beta = fixed_effects(design, priors)
-        effects = [level_effects(level, priors, design) for level in design.levels]
+        if any(level.members is not None for level in design.levels):
+            effects = [level_effects(level, priors, design) for level in design.levels]
+            beta = fixed_effects(design, priors, moved=average_effects(design, effects))
+        else:
+            beta = fixed_effects(design, priors)
+            effects = [level_effects(level, priors, design) for level in design.levels]
         _likelihood(design, priors, linear_predictor(design, beta, effects))
     return model
 
 
-def fixed_effects(design: Design, priors: ChosenPriors) -> TensorVariable:
-    """Register beta and return it."""
-    free = standard_vector("fixed", priors.beta) if design.terms else pt.zeros(0)
+def fixed_effects(design: Design, priors: ChosenPriors, moved: TensorVariable | None = None) -> TensorVariable:
+    """Register beta and return it; with `moved` the sampler moves beta (of the average row) plus that."""
+    free = standard_vector("fixed", priors.beta, moved) if design.terms else pt.zeros(0)
     return pm.Deterministic(names.BETA, matmul(pt.constant(uncentring(design, priors)), free), dims=(names.TERM,))
 
 

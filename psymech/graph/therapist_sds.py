@@ -13,7 +13,7 @@ from psymech.errors import SpecError
 from psymech.graph.variables import signed_scales
 from psymech.priors import ChosenPriors
 from psymech.spec.model import THERAPIST
-from psymech.spec.priors import Exponential, HalfNormal, HalfStudentT, Prior
+from psymech.spec.priors import Exponential, HalfNormal, HalfStudentT, Prior, SymmetricBeta
 
 
 def therapist_sds(design: Design, priors: ChosenPriors) -> TensorVariable:
@@ -24,6 +24,9 @@ def therapist_sds(design: Design, priors: ChosenPriors) -> TensorVariable:
     The sampler moves m, the average of the therapists' logarithms, which the data know well, and not sigma, which they
     know only through it: moving sigma alone would have to be undone by every :math:`z_k`. The density of m is that of
     sigma's prior, :math:`p(\sigma) \sigma` at :math:`\log \sigma = m - \tau \bar z`; the model is the same.
+
+    Where the logarithms correlate with the therapists' effects,
+    :math:`z_k = \rho\, v_{k1} / \sigma_{v1} + \sqrt{1 - \rho^2}\, e_k` with the therapists' first random term.
     """
     level = design.level(THERAPIST)
     assert level is not None
@@ -31,6 +34,8 @@ def therapist_sds(design: Design, priors: ChosenPriors) -> TensorVariable:
     scale = signed_scales("scale_log_sigma", [priors.sd_log_sigma])[0]
     pm.Deterministic(names.SD_LOG_SIGMA, pt.abs(scale))
     z = pm.Normal("z_log_sigma", 0.0, 1.0, dims=(THERAPIST,))
+    if priors.corr_log_sigma is not None:
+        z = _with_effects(z, priors.corr_log_sigma, scale)
     shift = scale * pt.mean(z)
     prior = priors.sigma[0]
 
@@ -45,6 +50,25 @@ def therapist_sds(design: Design, priors: ChosenPriors) -> TensorVariable:
     log_sd = pm.Deterministic(names.LOG_SIGMA, mean + scale * (z - pt.mean(z)), dims=(THERAPIST,))
     code = pm.Data("therapist_of_residual", level.code, dims=(names.OBS,))
     return cast(TensorVariable, pt.exp(log_sd))[code]
+
+
+def _with_effects(z: TensorVariable, prior: SymmetricBeta, scale: TensorVariable) -> TensorVariable:
+    """Register the correlation with the therapists' effects, and return deviations that have it.
+
+    Scales have signs where effects are not centred: what is sampled belongs to the standardised variables, and flips
+    its sign with either scale; what is registered does not.
+    """
+    model = pm.modelcontext(None)
+    a = np.float64(prior.a)  # a Python float would be taken in single precision
+    rho = 2.0 * pm.Beta("corr_log_sigma_half", a, a) - 1.0
+    u = model[names.effect(THERAPIST)][:, 0]
+    if f"z_{THERAPIST}" in model.named_vars:
+        effect = model[f"z_{THERAPIST}"][:, 0]
+        sign = pt.sign(u[0] * effect[0])
+    else:
+        effect, sign = u / model[names.sd(THERAPIST)][0], 1.0
+    pm.Deterministic(names.CORR_LOG_SIGMA, rho * sign * pt.sign(scale))
+    return rho * effect + pt.sqrt(1.0 - rho**2) * z
 
 
 def _distribution(prior: Prior) -> TensorVariable:

@@ -41,20 +41,28 @@ def _assemble(pieces: list[tuple[list[int], TensorVariable]], size: int) -> Tens
     return vector
 
 
-def standard_vector(name: str, priors: Sequence[Normal | StudentT]) -> TensorVariable:
-    """Vector of fixed effects: location + scale times a standardised free variable, one free vector per family."""
+def standard_vector(
+    name: str, priors: Sequence[Normal | StudentT], moved: TensorVariable | None = None
+) -> TensorVariable:
+    """Vector of fixed effects: location + scale times a standardised free variable, one free vector per family.
+
+    With `moved`, of the same length, the free variable stands for the vector plus `moved`; the vector's density is the
+    same.
+    """
     pieces = []
+    location = np.array([p.mean for p in priors], dtype=float)
+    scale = np.array([p.sd for p in priors], dtype=float)
     groups = _groups(priors)
     for family, index in groups:
         key = name if len(groups) == 1 else f"{name}_{family.__name__}"
+        mu = 0.0 if moved is None else (moved / scale)[np.array(index)]
         if family is Normal:
-            pieces.append((index, pm.Normal(key, 0.0, 1.0, shape=len(index))))
+            pieces.append((index, pm.Normal(key, mu, 1.0, shape=len(index))))
         else:
             nu = np.array([float(p.nu) for p in (priors[i] for i in index) if isinstance(p, StudentT)])
-            pieces.append((index, pm.StudentT(key, nu=nu, mu=0.0, sigma=1.0, shape=len(index))))
-    location = np.array([p.mean for p in priors], dtype=float)
-    scale = np.array([p.sd for p in priors], dtype=float)
-    return location + scale * _assemble(pieces, len(priors))
+            pieces.append((index, pm.StudentT(key, nu=nu, mu=mu, sigma=1.0, shape=len(index))))
+    vector = location + scale * _assemble(pieces, len(priors))
+    return vector if moved is None else vector - moved
 
 
 def signed_scales(name: str, priors: Sequence[Prior]) -> TensorVariable:

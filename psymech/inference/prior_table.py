@@ -36,6 +36,6 @@ def prior_table(design: Design, priors: ChosenPriors) -> str:
     else:
         found |= {f"{names.SIGMA}[{r}]": p for r, p in zip(design.sd_labels, priors.sigma, strict=True)}
     others = {names.PHI: priors.phi, names.NU: priors.nu, names.CUTPOINTS: priors.cutpoints}
-    others |= {names.SD_LOG_SIGMA: priors.sd_log_sigma}
+    others |= {names.SD_LOG_SIGMA: priors.sd_log_sigma, names.CORR_LOG_SIGMA: priors.corr_log_sigma}
     found |= {name: prior for name, prior in others.items() if prior is not None}
     return json.dumps({name: to_dict(prior) for name, prior in found.items()}, ensure_ascii=False)

@@ -38,6 +38,8 @@ def variable_dims(design: Design) -> dict[str, tuple[str, ...]]:
     if design.sd_by_therapist:
         dims[names.SD_LOG_SIGMA] = ()
         dims[names.LOG_SIGMA] = ("therapist",)
+        if design.sd_with_effects:
+            dims[names.CORR_LOG_SIGMA] = ()
     if design.residual == "ar1":
         dims[names.PHI] = ()
     if design.residual == "unstructured":

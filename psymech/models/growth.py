@@ -60,7 +60,8 @@ def growth(
         ``"iid"`` or ``"ar1"``: residuals of sessions d apart correlate phi^d.
     residual_by
         A column whose values have a residual SD each, such as the arm or a period; or ``"therapist"``: each therapist
-        has one, log sigma_k ~ N(log sigma, sd_log_sigma^2), see :func:`psymech.consistency`.
+        has one, log sigma_k ~ N(log sigma, sd_log_sigma^2), see :func:`psymech.consistency`; with a prior of
+        ``corr_log_sigma`` among `priors` they correlate with the therapists' intercepts.
     therapist_in
         A 0/1 column among the covariates or moderators: therapists' effects are multiplied by it, as where only one
         arm has therapists. Give patients without one any placeholder as therapist id.

@@ -21,6 +21,7 @@ Target = Literal["this_therapist", "average_therapist", "new_therapist", "new_pa
 Kind = Literal["mean", "draw"]
 CHUNK_VALUES: Final = 2**20  # draws x rows added up at a time: 8 MB an array
 DRAWN: Final[Mapping[str, frozenset[str]]] = {
+type Drawn = dict[str, tuple[np.ndarray, np.ndarray]]
     "this_therapist": frozenset(),
     "new_patient": frozenset({"patient"}),
     "new_therapist": frozenset({"patient", "therapist"}),
@@ -97,7 +98,8 @@ def predict(
     :math:`\phi^d e` is part of the expected outcome, and the new residual has the variance
     :math:`\sigma^2 (1 - \phi^{2d})`. In earlier sessions, for other patients and under the other targets residuals
     are drawn afresh. Within the new rows of a patient they correlate. Where each therapist has a residual SD, a
-    therapist of the fit keeps it under every target. For binary and ordinal outcomes the average therapist's curve is
+    therapist of the fit keeps it under every target (under ``new_therapist`` it is drawn with the effect where they
+    correlate). For binary and ordinal outcomes the average therapist's curve is
     that of a typical patient; averaging draws of ``new_therapist`` gives the population's.
 
     A response with one value a patient or therapist is predicted at every row given, as if the unit's score were taken
@@ -127,9 +129,10 @@ def predict(
     notes = list(rows.notes)
     if target != "average_therapist":
         for position, level in enumerate(read.levels_of(tree)):
+    drawn_effects: Drawn = {}
             drawn = level in DRAWN[target]
             rng = np.random.default_rng([used, position])
-            _add_random(eta, tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
+            drawn_effects[level] = _add_random(eta, tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
             if not drawn:
                 notes += _unseen_note(level, rows.units[level])
     carried, said = _carried(tree, chosen, rows, target)
@@ -137,7 +140,7 @@ def predict(
     values = (
         expected_outcome(tree, chosen, eta if carried is None else eta + _carried_mean(tree, chosen, rows, carried))
         if kind == "mean"
-        else _outcome(tree, chosen, eta, rows, carried, np.random.default_rng([used, len(names.LEVELS)]))
+        else _outcome(tree, chosen, eta, rows, carried, drawn_effects, np.random.default_rng([used, len(names.LEVELS)]))
     )
     return _labelled(tree, values, rows).assign_attrs(
         target=target, kind=kind, response=chosen, seed=used, notes="\n".join(notes)
@@ -166,14 +169,16 @@ def _add_random(
     *,
     drawn: bool,
     rng: np.random.Generator,
-) -> None:
-    """Add a level's part to the linear predictor, shape (samples, rows), a few rows at a time."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add a level's part to the linear predictor, shape (samples, rows), a few rows at a time; return which of the new
+    data's units were drawn, and their effects (samples, units, terms).
+    """
     own, weight = units.own[:, None], np.ones((units.own.size, 1))
     if units.members is not None:
         own, weight = units.members.code, units.members.weight
     known = units.index[own]
     fresh = np.unique(own if drawn else own[known == UNSEEN])
-    effects = population_draws(tree, level, fresh.size, rng)
+    effects = made = population_draws(tree, level, fresh.size, rng)
     if drawn or (known == UNSEEN).all():  # effects of the fit play no part, and it may have kept none
         n_fit = 0
     else:
@@ -189,6 +194,7 @@ def _add_random(
             eta[:, rows] += effects[:, index[rows, member], column] * (z[rows, column] * weight[rows, member])
 
 
+    return fresh, made
 def population_draws(tree: xr.DataTree, level: Level, n_units: int, rng: np.random.Generator) -> np.ndarray:
     """Return effects of new units, N(0, Omega) in each posterior draw, shape (samples, n_units, terms)."""
     covariance = read.covariance(tree, level)
@@ -277,6 +283,7 @@ def _outcome(
     carried: LastResiduals | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    drawn: Drawn,
     """Return drawn outcomes, (samples, rows); independent Gaussian residuals are added to `eta` in place."""
     family = read.family_of(tree, response)
     if family == "bernoulli":
@@ -286,7 +293,7 @@ def _outcome(
         latent = eta + rng.logistic(size=eta.shape)
         above = sum((latent > cut[:, j, None]).astype(np.int64) for j in range(cut.shape[1]))
         return read.categories_of(tree, response)[above]
-    sd = _residual_sd(tree, response, rows, rng)
+    sd = _residual_sd(tree, response, rows, drawn, rng)
     if family == "student":
         nu = read.per_response(tree, names.NU, response).values.reshape(-1, 1)
         return eta + sd * rng.standard_t(nu, size=eta.shape)
@@ -300,11 +307,11 @@ def _outcome(
     return eta
 
 
-def _residual_sd(tree: xr.DataTree, response: str, rows: NewRows, rng: np.random.Generator) -> np.ndarray:
+def _residual_sd(tree: xr.DataTree, response: str, rows: NewRows, drawn: Drawn, rng: np.random.Generator) -> np.ndarray:
     """Return the residual SD of each row in each draw, (samples, rows), or (samples, 1) where all share one."""
     draws = read.posterior(tree)
     if names.LOG_SIGMA in draws:
-        return _therapist_sd(tree, rows.units["therapist"], rng)
+        return _therapist_sd(tree, rows.units["therapist"], drawn.get("therapist"), rng)
     if not differs(tree):
         return read.residual_sd(tree, response).values.reshape(-1, 1)
     column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
@@ -321,14 +328,25 @@ def _residual_sd(tree: xr.DataTree, response: str, rows: NewRows, rng: np.random
     return _flat(tree, names.SIGMA, names.RESIDUAL_GROUP)[:, [labels.index(each) for each in asked]]
 
 
-def _therapist_sd(tree: xr.DataTree, units: NewUnits, rng: np.random.Generator) -> np.ndarray:
-    """Residual SD of each row's therapist; one drawn from the population for therapists the fit does not know."""
+def _therapist_sd(
+    tree: xr.DataTree, units: NewUnits, drawn: tuple[np.ndarray, np.ndarray] | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Residual SD of each row's therapist; one drawn from the population for therapists the fit does not know, and,
+    where the logarithms correlate with the effects, for those whose effects were drawn.
+    """
     known = _flat(tree, names.LOG_SIGMA, "therapist")
     middle, spread = np.log(_flat(tree, names.SIGMA)), _flat(tree, names.SD_LOG_SIGMA)
-    fresh = middle[:, None] + spread[:, None] * rng.standard_normal((middle.size, len(units.labels)))
+    z = rng.standard_normal((middle.size, len(units.labels)))
     unseen = units.known == UNSEEN
     return np.exp(np.where(unseen, fresh[:, units.own], known[:, np.maximum(units.known, 0)]))
 
+    if names.CORR_LOG_SIGMA in read.posterior(tree) and drawn is not None:
+        which, effects = drawn
+        corr = _flat(tree, names.CORR_LOG_SIGMA)[:, None]
+        first = effects[:, :, 0] / _flat(tree, names.sd("therapist"), names.term_dim("therapist"))[:, :1]
+        z[:, which] = corr * first + np.sqrt(1.0 - corr**2) * z[:, which]
+        unseen |= np.isin(units.own, which)
+    fresh = middle[:, None] + spread[:, None] * z
 
 def _autoregressive(
     error: np.ndarray, phi: np.ndarray, rows: NewRows, carried: LastResiduals | None, sd: np.ndarray

@@ -100,7 +100,8 @@ def consistency(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFr
         Index: the therapists, in the tree's order. Columns: ``sigma`` (posterior mean of :math:`\sigma_k`) and its
         interval, ``ratio`` (posterior median of :math:`\sigma_k / \sigma`, to the typical therapist), ``p_below``
         (posterior probability that :math:`\sigma_k < \sigma`: more even than is typical), ``n_patients``,
-        ``n_sessions``. ``attrs`` hold mean and interval of ``sd_log_sigma``.
+        ``n_sessions``. ``attrs`` hold mean and interval of ``sd_log_sigma``, and of ``corr_log_sigma`` where the fit
+        has it (with that prefix): below zero, therapists with a higher effect have more even sessions.
 
     Raises
     ------
@@ -143,4 +144,12 @@ def consistency(tree: xr.DataTree, *, ci_prob: float | None = None) -> pd.DataFr
     spread = draws[names.SD_LOG_SIGMA]
     ends = interval(spread, ci_prob)
     table.attrs |= {names.SD_LOG_SIGMA: float(spread.mean()), low_name: float(ends[0]), high_name: float(ends[1])}
+    if names.CORR_LOG_SIGMA in draws:
+        corr = draws[names.CORR_LOG_SIGMA]
+        low, high = interval(corr, ci_prob)
+        table.attrs |= {names.CORR_LOG_SIGMA: float(corr.mean())}
+        table.attrs |= {
+            f"{names.CORR_LOG_SIGMA}_{low_name}": float(low),
+            f"{names.CORR_LOG_SIGMA}_{high_name}": float(high),
+        }
     return table

@@ -157,6 +157,7 @@ def _variation(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
                     add(f"correlation of {labels[i]} and {labels[j]}", level, values)
     words = {names.SIGMA: "residual SD", names.PHI: "residual autocorrelation", names.NU: "degrees of freedom"}
     words[names.SD_LOG_SIGMA] = "SD of therapists' log residual SD"
+    words[names.CORR_LOG_SIGMA] = "correlation of therapists' log residual SD with their effect"
     for name, title in words.items():
         if name not in posterior:
             continue

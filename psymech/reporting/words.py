@@ -153,6 +153,10 @@ def _residual(tree: xr.DataTree) -> Markup | None:
         return Markup("e ~ Student-t(ν, 0, σ)")
     if names.PHI in posterior:
         return Markup("e ~ N(0, σ²), residuals d sessions apart correlate φ<sup>d</sup>")
+    if names.CORR_LOG_SIGMA in posterior:
+        return Markup(
+            "e ~ N(0, σ<sub>k</sub>²) for therapist k, log σ<sub>k</sub> ~ N(log σ, τ²), correlated with v<sub>k</sub>"
+        )
     if names.LOG_SIGMA in posterior:
         return Markup("e ~ N(0, σ<sub>k</sub>²) for therapist k, log σ<sub>k</sub> ~ N(log σ, τ²)")
     if names.SIGMA in posterior and names.RESIDUAL_GROUP in posterior[names.SIGMA].dims:

@@ -102,7 +102,7 @@ class Gamma:
 
 @dataclass(frozen=True, slots=True)
 class SymmetricBeta:
-    """2 Beta(a, a) - 1 on (-1, 1): a residual autocorrelation."""
+    """2 Beta(a, a) - 1 on (-1, 1): a residual autocorrelation, the correlation of therapists' log SDs with effects."""
 
     a: float = 2.0
 
@@ -128,6 +128,7 @@ _ALLOWED: dict[str, tuple[type, ...]] = {
     "sigma": SCALE_PRIORS,
     "loading": FIXED_PRIORS,
     "sd_log_sigma": SCALE_PRIORS,
+    "corr_log_sigma": (SymmetricBeta,),
     "phi": (SymmetricBeta,),
     "nu": (Gamma,),
     "cutpoints": (Normal,),

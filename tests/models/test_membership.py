@@ -13,10 +13,11 @@ import psymech as psm
 from psymech import names
 from psymech.data.membership import Members, session_shares
 from psymech.design import Design, LevelDesign, make_design
-from psymech.errors import DesignError, NotCollapsibleError, SpecError
+from psymech.errors import DataError, DesignError, NotCollapsibleError, SpecError
 from psymech.graph.build import why_not_collapsed
 from psymech.graph.explicit import explicit_model, parametrisation
-from psymech.posterior.caseload import caseload
+from psymech.inference.storage import without_data
+from psymech.posterior.caseload import caseload, unshared_caseload
 from psymech.posterior.exceedance import caseload_table
 from psymech.posterior.replicates import chunks, linear, rows_of
 from psymech.priors import choose_priors
@@ -113,24 +114,30 @@ def test_weights_and_likelihood_equal_lme4(data: psm.SessionData, lme4: dict) ->
         assert abs(found - fit["log_likelihood"]) < DEVIANCE_TOLERANCE
 
 
-def small_case(spec: psm.ModelSpec, seed: int = 3) -> tuple[Design, object, dict[str, np.ndarray], float]:
+def small_case(
+    spec: psm.ModelSpec, seed: int = 3, data: psm.SessionData | None = None
+) -> tuple[Design, object, dict[str, np.ndarray], float]:
     """Model and point of a small study, and the log density there written with SciPy."""
-    data = as_data(membership_study(therapists=4, patients=8, seed=seed))
+    data = as_data(membership_study(therapists=4, patients=8, seed=seed)) if data is None else data
     design = make_design(spec, data)
     priors = choose_priors(spec, design)
     model = explicit_model(design, priors)
     point = draw_point(model, np.random.default_rng(seed))
-    total = float(stats.norm.logpdf(point["fixed"]).sum())  # standardised
-    free = np.array([p.mean + p.sd * b for p, b in zip(priors.beta, point["fixed"], strict=True)])
-    beta = free.copy()
-    beta[0] -= free[1:] @ design.X[:, 1:].mean(axis=0)
-    eta = design.X @ beta
+    total, parts = 0.0, np.zeros(design.n_obs)
     for level in design.levels:
         centred = parametrisation(design, level) == "centred"
         _, u, theta, effects = level_values(point, level, priors, centred=centred)
         total += theta + effects
         W = np.eye(level.n_units)[level.code] if level.members is None else dense_weights(level)
-        eta = eta + np.sum(level.Z * (W @ u), axis=1)
+        parts += np.sum(level.Z * (W @ u), axis=1)
+    scale = np.array([p.sd for p in priors.beta])
+    standard = point["fixed"].copy()
+    standard[0] -= parts.mean() / scale[0]  # the sampler moves the expected outcome of the average row
+    total += float(stats.norm.logpdf(standard).sum())
+    free = np.array([p.mean for p in priors.beta]) + scale * standard
+    beta = free.copy()
+    beta[0] -= free[1:] @ design.X[:, 1:].mean(axis=0)
+    eta = design.X @ beta + parts
     sigma = float(np.exp(point["sigma_log__"]))
     total += scale_log_pdf(priors.sigma[0], sigma) + np.log(sigma)
     return design, model, point, float(total + stats.norm.logpdf(design.y, eta, sigma).sum())
@@ -157,6 +164,36 @@ def test_density_and_gradient_of_patients_scores() -> None:
     found = np.asarray(model.compile_dlogp(mode=MODE)(point))  # pyright: ignore[reportAttributeAccessIssue]
     slopes = central_differences(model, point, step=STEP, mode=MODE)
     np.testing.assert_allclose(found, slopes, atol=GRADIENT_TOLERANCE * (1 + np.abs(slopes).max()), rtol=0)
+
+
+def test_therapists_of_one_arm_share_its_patients() -> None:
+    frame = membership_study(therapists=4, patients=12, seed=3)
+    waiting = frame["patient"].isin(["P01", "P04", "P07"])
+    frame = frame.assign(arm=(~waiting).astype(float), therapist=frame["therapist"].mask(waiting, "untreated"))
+    data = as_data(frame)
+    spec = psm.growth("y", covariates="arm", random={"patient": []}, therapist_in="arm", membership="to date")
+    design, model, point, expected = small_case(spec, data=data)
+    found = float(model.compile_logp(mode=MODE)(point))  # pyright: ignore[reportAttributeAccessIssue]
+    assert abs(found - expected) < DENSITY_TOLERANCE * (1 + abs(expected))
+
+    tree = drawn_tree(spec, data)
+    table = caseload(tree)
+    assert "untreated" not in table.index
+    assert table["caseload"].sum() == pytest.approx(9)
+    W = dense_weights(therapists(design)) * therapists(design).Z
+    sd = tree[names.POSTERIOR]["sd_therapist"].values[..., 0]
+    for variance in (psm.variance_partition(tree)["variance"].sel(level="therapist"), therapists_part(tree)):
+        np.testing.assert_allclose(variance, sd**2 * (W**2).sum(axis=1).mean(), rtol=1e-10)
+
+    begun = frame.assign(arm=frame["arm"].where(frame["session"] > 2, 0.0))
+    with pytest.raises(DesignError, match="needs one arm a patient"):
+        make_design(spec, as_data(begun))
+
+
+def therapists_part(tree: xr.DataTree) -> xr.DataArray:
+    """All that r2 counts to the therapists."""
+    variance = psm.r2(tree)["variance"]
+    return variance.sel(source=[s for s in variance["source"].values if ".therapist" in s]).sum("source")
 
 
 def test_shares_by_hand() -> None:
@@ -240,8 +277,6 @@ def test_what_is_refused(data: psm.SessionData) -> None:
         psm.growth("y", membership="to date", random={"patient": [], "therapist": None})
     with pytest.raises(SpecError, match="together with residual_by='therapist'"):
         psm.growth("y", membership="to date", residual_by="therapist")
-    with pytest.raises(SpecError, match="together with therapist_in"):
-        psm.growth("y", covariates="arm", therapist_in="arm", membership="to date")
     with pytest.raises(DesignError, match="Give membership='multiple'"):
         make_design(psm.outcomes("score", predictors="y"), data)
     with pytest.raises(NotCollapsibleError, match="shared among therapists"):
@@ -286,6 +321,33 @@ def test_variance_counts_squared_weights(drawn: xr.DataTree, data: psm.SessionDa
     np.testing.assert_allclose(omega, expected * (W**2).sum(axis=1).mean(), rtol=ROUNDING)
 
 
+def test_caseloads_needed_are_of_patients_with_one_therapist(drawn: xr.DataTree, data: psm.SessionData) -> None:
+    draws = drawn[names.POSTERIOR].to_dataset()
+    v, u = (draws[f"sd_{level}"].values[..., 0] ** 2 for level in ("therapist", "patient"))
+    needed = psm.minimum_caseload(drawn, reliability=0.7)
+    np.testing.assert_allclose(needed, 7 / 3 * u / v, rtol=ROUNDING)
+    table = caseload_table(drawn, reliabilities=(0.2, 0.5))
+    W = dense_weights(therapists(make_design(TO_DATE, data)))
+    row = make_design(TO_DATE, data).row
+    last = pd.Series(np.arange(len(row)), index=data.session[row]).groupby(data.codes["patient"][row])
+    has = (W[[int(each.iloc[int(np.argmax(each.index))]) for _, each in last]] ** 2).sum(axis=0)
+    np.testing.assert_allclose(unshared_caseload(drawn), has, rtol=ROUNDING)
+    assert table["share_reached"].tolist() == [(has >= middle).mean() for middle in table["median"]]
+
+
+def test_shared_patients_tell_no_more_than_their_squared_shares(data: psm.SessionData) -> None:
+    """Reliability at known variances, by dense algebra, stays below that of as many patients of one's own."""
+    design = make_design(MULTIPLE, data)
+    W, variance, rest = dense_weights(therapists(design)), 0.3, 1.0
+    posterior = np.linalg.inv(np.eye(12) / variance + W.T @ W / rest)
+    exact = 1 - np.diag(posterior) / variance
+    squared, plain = (W**2).sum(axis=0), W.sum(axis=0)
+    bound = variance * squared / (variance * squared + rest)
+    assert (exact <= bound + ROUNDING).all()
+    assert (exact < variance * plain / (variance * plain + rest) - 0.01).all()  # sums of shares would promise more
+    np.testing.assert_allclose(unshared_caseload(drawn_tree(MULTIPLE, data)), squared, rtol=ROUNDING)
+
+
 def test_replicates_weigh_effects(drawn: xr.DataTree, data: psm.SessionData) -> None:
     rows = rows_of(drawn, "y")
     chunk = next(chunks(drawn, rows, draws=7, rng=np.random.default_rng(1)))
@@ -301,18 +363,67 @@ def test_replicates_weigh_effects(drawn: xr.DataTree, data: psm.SessionData) -> 
     np.testing.assert_allclose(linear(chunk), eta[:, rows.index], atol=1e-10)
 
 
-def test_estimates_that_need_one_therapist_say_so(
-    drawn: xr.DataTree, study: pd.DataFrame, data: psm.SessionData
-) -> None:
-    with pytest.raises(SpecError, match="share patients"):
-        psm.minimum_caseload(drawn)
-    with pytest.raises(SpecError, match="share patients"):
-        caseload_table(drawn)
-    with pytest.raises(SpecError, match="target='average_therapist'"):
-        psm.predict(drawn, study.head(3))
-    assert psm.predict(drawn, study.head(3), target="average_therapist").sizes["obs"] == 3
-    with pytest.raises(SpecError, match="one value a patient"):
-        psm.predict(drawn_tree(MULTIPLE, data), study.head(3), target="average_therapist")
+def expected_rows(tree: xr.DataTree, design: Design) -> np.ndarray:
+    """Linear predictor of the fit's rows, (samples, rows), with weights as a matrix."""
+    draws = tree[names.POSTERIOR].to_dataset()
+    eta = draws[names.BETA].values.reshape(80, -1) @ design.X.T
+    for level in design.levels:
+        W = np.eye(level.n_units)[level.code] if level.members is None else dense_weights(level)
+        u = draws[names.effect(level.level)].values.reshape(80, level.n_units, -1)
+        eta = eta + np.einsum("nk,nj,skj->sn", W, level.Z, u)
+    return eta
+
+
+@pytest.mark.parametrize("spec", [TO_DATE, MULTIPLE], ids=["to date", "multiple"])
+def test_predictions_of_the_fits_own_rows(spec: psm.ModelSpec, study: pd.DataFrame, data: psm.SessionData) -> None:
+    tree, design = drawn_tree(spec, data), make_design(spec, data)
+    found = psm.predict(tree, study, seed=1).values.reshape(80, -1)
+    assert found.shape[1] == len(study)
+    rows = data.source_row[design.row]  # of patients' scores, the row of the last session
+    np.testing.assert_allclose(found[:, rows], expected_rows(tree, design), atol=1e-10)
+
+
+def test_scores_are_predicted_from_the_sessions_so_far(study: pd.DataFrame, data: psm.SessionData) -> None:
+    tree = drawn_tree(MULTIPLE, data)
+    cut = study[study["session"] <= 3]
+    whole = psm.predict(tree, study, target="average_therapist").sel(obs=cut.index).values
+    np.testing.assert_allclose(psm.predict(tree, cut, target="average_therapist").values, whole, atol=1e-10)
+
+
+def test_new_patients_and_therapists_have_weights(drawn: xr.DataTree) -> None:
+    rows = pd.DataFrame(
+        {"patient": "X", "therapist": ["T01", "T99", "T99", "T99"], "session": [1, 2, 3, 4], "y": [np.nan] * 4}
+    )
+    draws = drawn[names.POSTERIOR].to_dataset()
+    own = draws["u_therapist"].sel(therapist="T01", therapist_term="Intercept").values
+    slope = draws[names.BETA].sel(term="time").values
+    with pytest.warns(psm.DesignWarning, match="T99"):
+        found = psm.predict(drawn, rows, seed=1)
+    by_row = [(found.values[..., k] - found.values[..., 0]) - k * slope for k in range(4)]
+    other = (by_row[1] + own / 2) * 2  # of T99
+    for k, share in ((2, 2 / 3), (3, 3 / 4)):
+        np.testing.assert_allclose(by_row[k], share * (other - own), atol=1e-10)
+
+
+def test_a_new_therapist_has_weight_one(drawn: xr.DataTree, study: pd.DataFrame) -> None:
+    late = study[study["session"] > 3]  # weights are not asked for
+    apart = psm.predict(drawn, late, target="new_therapist", seed=2) - psm.predict(
+        drawn, late, target="average_therapist"
+    )
+    draws = drawn[names.POSTERIOR].to_dataset()
+    variance = draws["sd_therapist"].values[..., 0] ** 2 + draws["sd_patient"].values[..., 0] ** 2
+    ratio = (apart.values**2 / variance[..., None]).mean()
+    assert abs(ratio - 1) < 5 * np.sqrt(2 / (80 * 12))  # five standard errors, were the 12 therapists all there is
+
+
+def test_sessions_that_weights_need_are_asked_for(drawn: xr.DataTree, study: pd.DataFrame) -> None:
+    late = study[study["session"] > 3]
+    with pytest.raises(DataError, match=r"expected all sessions of a patient .* P00"):
+        psm.predict(drawn, late)
+    stored = without_data(drawn)
+    with pytest.raises(DataError, match="saved without them"):
+        psm.predict(stored, study)
+    assert psm.predict(stored, late, target="average_therapist").sizes["obs"] == len(late)
 
 
 def test_true_change_weights_the_therapists_of_the_last_session(drawn: xr.DataTree) -> None:

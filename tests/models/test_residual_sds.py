@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from scipy import stats
+from scipy.special import expit
 
 import psymech as psm
 from psymech import names
@@ -23,11 +24,14 @@ from psymech.posterior.caseload import caseload
 from psymech.posterior.influence import therapist_influence
 from psymech.posterior.loo import unit_log_density
 from psymech.posterior.model_checks import check_model, rests_on
+from psymech.posterior.newdata import new_rows
+from psymech.posterior.predict import _add_random, _therapist_sd
 from psymech.posterior.residuals import mean_variance
 from psymech.priors import choose_priors
 from psymech.reporting.privacy import mask
 from psymech.reporting.words import counts
 from psymech.spec.model import from_json
+from psymech.spec.priors import SymmetricBeta
 from tests.graph.collapsed_cases import make_case, read_point
 from tests.graph.explicit_designs import MODE, draw_point
 from tests.models.golden.make_nested_study import nested_study
@@ -107,7 +111,9 @@ def test_compiled_density_and_gradient_equal_the_dense_normal(data: psm.SessionD
         assert abs(gradient[j] - slope) < GRADIENT_TOLERANCE * (1 + abs(slope))
 
 
-def explicit_rows(spec: psm.ModelSpec, data: psm.SessionData, rng: np.random.Generator) -> tuple[float, float]:
+def explicit_rows(
+    spec: psm.ModelSpec, data: psm.SessionData, rng: np.random.Generator, *, centred: bool = False
+) -> tuple[float, float]:
     """Log density of the explicit graph at a drawn point, and the same written with SciPy."""
     design = make_design(spec, data)
     priors = choose_priors(spec, design)
@@ -119,22 +125,31 @@ def explicit_rows(spec: psm.ModelSpec, data: psm.SessionData, rng: np.random.Gen
     beta = free.copy()
     beta[0] -= free[1:] @ design.X[:, 1:].mean(axis=0)
     eta = design.X @ beta
+    first = np.zeros(0)
     for level in design.levels:
-        _, u, theta, effects = level_values(point, level, priors, centred=False)
+        _, u, theta, effects = level_values(point, level, priors, centred=centred)
         total += theta + effects
         eta = eta + np.sum(level.Z * u[level.code], axis=1)
+        first = u[:, 0] / np.exp(point["scale_therapist_log__"][0]) if centred else point[f"z_{level.level}"][:, 0]
     if priors.sd_log_sigma is None:
-        sigma = np.atleast_1d(np.exp(point["sigma_log__"]))
+        sigma, z = np.atleast_1d(np.exp(point["sigma_log__"])), np.zeros(0)
     else:  # the average of the therapists' logarithms stands for sigma
-        sigma = np.atleast_1d(np.exp(point["mean_log_sigma"] - point["scale_log_sigma"] * point["z_log_sigma"].mean()))
+        z = point["z_log_sigma"]
+        if priors.corr_log_sigma is not None:
+            half = expit(point["corr_log_sigma_half_logodds__"])
+            a, rho = priors.corr_log_sigma.a, 2 * half - 1
+            total += float(stats.beta.logpdf(half, a, a) + np.log(half * (1 - half)))
+            z = rho * first + np.sqrt(1 - rho**2) * z  # the therapists' level stands last
+        sigma = np.atleast_1d(np.exp(point["mean_log_sigma"] - point["scale_log_sigma"] * z.mean()))
     total += sum(scale_log_pdf(p, s) + np.log(s) for p, s in zip(priors.sigma, sigma, strict=True))
     if priors.sd_log_sigma is None:
         sd = sigma[design.sd_code]
     else:
         therapist = design.level("therapist")
         assert therapist is not None
-        spread, z = float(np.squeeze(point["scale_log_sigma"])), point["z_log_sigma"]
-        total += scale_log_pdf(priors.sd_log_sigma, abs(spread)) - np.log(2) + float(stats.norm.logpdf(z).sum())
+        spread = float(np.squeeze(point["scale_log_sigma"]))
+        total += scale_log_pdf(priors.sd_log_sigma, abs(spread)) - np.log(2)
+        total += float(stats.norm.logpdf(point["z_log_sigma"]).sum())
         sd = (sigma * np.exp(spread * z))[therapist.code]
     return found, float(total + stats.norm.logpdf(design.y, eta, sd).sum())
 
@@ -146,6 +161,20 @@ def test_explicit_graph_by_group_and_by_therapist() -> None:
     for spec in (partially_nested(centred=uncentred), by_therapist):
         found, expected = explicit_rows(spec, small, np.random.default_rng(5))
         assert abs(found - expected) < DENSITY_TOLERANCE * (1 + abs(expected))
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_log_sds_that_correlate_with_effects(centred: bool) -> None:
+    small = as_data(nested_study(therapists=3, patients=2, sessions=4, seed=2))
+    spec = psm.growth(
+        "y",
+        random={"patient": [], "therapist": []},
+        residual_by="therapist",
+        centred={"patient": centred, "therapist": centred},
+        priors={"corr_log_sigma": SymmetricBeta(2.0)},
+    )
+    found, expected = explicit_rows(spec, small, np.random.default_rng(5), centred=centred)
+    assert abs(found - expected) < DENSITY_TOLERANCE * (1 + abs(expected))
 
 
 @pytest.mark.sampling
@@ -219,6 +248,9 @@ def test_specifications_are_checked(data: psm.SessionData) -> None:
         psm.growth("y", covariates="arm", therapist_in="arm", random={"patient": [], "therapist": None})
     with pytest.raises(SpecError, match="its product with 'arm'"):
         psm.growth("y", covariates="arm", therapist_in="arm", random={"therapist": ["time"]})
+    elsewhere = psm.growth("y", priors={"corr_log_sigma": SymmetricBeta(2.0)})
+    with pytest.raises(SpecError, match="'corr_log_sigma' belongs to a level"):
+        choose_priors(elsewhere, make_design(elsewhere, data))
     slopes = psm.growth("y", moderators="arm", therapist_in="arm", random={"therapist": ["time"]})
     block = slopes.block("therapist")
     assert block is not None
@@ -289,6 +321,59 @@ def test_location_scale_recovers_the_therapists() -> None:
     assert psm.predict(tree, frame.head(5), kind="draw", seed=1).shape == (4, 2000, 5)
     with pytest.raises(SpecError, match="each therapist has a residual SD"):
         psm.loo(tree)
+
+
+def test_new_therapists_have_sds_that_go_with_their_effects() -> None:
+    """Draws of new therapists: their residual SDs correlate with their effects as the fit says."""
+    study = nested_study(therapists=4, patients=2, sessions=4, seed=2)
+    spec = psm.growth(
+        "y", random={"patient": []}, residual_by="therapist", priors={"corr_log_sigma": SymmetricBeta(2.0)}
+    )
+    made = drawn_tree(spec, as_data(study), chains=1, draws=2)
+    for name, pair in ((names.CORR_LOG_SIGMA, [0.8, -0.6]), (names.SD_LOG_SIGMA, [0.5, 0.5])):
+        made[names.POSTERIOR][name] = xr.DataArray([pair], dims=("chain", "draw"))
+    rows = pd.DataFrame({"patient": [f"N{i}" for i in range(4000)], "session": 1, "arm": 1.0})
+    rows["therapist"] = [f"K{i}" for i in range(4000)]
+    rng = np.random.default_rng(3)
+    eta = np.zeros((2, 4000))
+    new = new_rows(made, rows, response="y")
+    drawn = _add_random(eta, made, "therapist", new.Z["therapist"], new.units["therapist"], drawn=True, rng=rng)
+    log_sd = np.log(_therapist_sd(made, new.units["therapist"], drawn, rng))
+    for place, corr in enumerate((0.8, -0.6)):
+        found = np.corrcoef(eta[place], log_sd[place])[0, 1]
+        assert abs(found - corr) < 4.5 * (1 - corr**2) / np.sqrt(4000)  # standard errors of a correlation
+        assert abs(log_sd[place].std() / 0.5 - 1) < 4.5 / np.sqrt(8000)
+
+
+@pytest.mark.slow
+@pytest.mark.sampling
+def test_correlation_of_sds_and_effects_is_recovered() -> None:
+    rng = np.random.default_rng(9)
+    n, corr = 50, -0.7
+    effect = rng.normal(size=n)
+    log_sd = np.log(2) + 0.4 * (corr * effect + np.sqrt(1 - corr**2) * rng.normal(size=n))
+    therapist = np.repeat(np.arange(n), 24)
+    frame = pd.DataFrame(
+        {
+            "therapist": [f"T{k:02d}" for k in therapist],
+            "patient": [f"P{i // 8:03d}" for i in range(24 * n)],
+            "session": np.tile(np.arange(1, 9), 3 * n),
+        }
+    )
+    patient = 0.5 * rng.normal(size=3 * n)[np.arange(24 * n) // 8]
+    frame["y"] = 10 + 1.5 * effect[therapist] + patient + np.exp(log_sd)[therapist] * rng.normal(size=24 * n)
+    data = psm.SessionData.from_frame(frame, therapist="therapist", ranges={"y": None})
+    spec = psm.growth(
+        "y", random={"patient": []}, residual_by="therapist", priors={"corr_log_sigma": SymmetricBeta(2.0)}
+    )
+    tree = psm.fit(spec, data, seed=2, progressbar=False)
+    found = tree[names.POSTERIOR][names.CORR_LOG_SIGMA].values
+    low, high = np.quantile(found, [0.005, 0.995])
+    assert low < np.corrcoef(effect, log_sd)[0, 1] < high
+    assert high < -0.1
+    attrs = psm.consistency(tree).attrs
+    assert attrs[names.CORR_LOG_SIGMA] == pytest.approx(found.mean())
+    assert psm.predict(tree, frame.head(5), kind="draw", target="new_therapist", seed=1).shape == (4, 1000, 5)
 
 
 def test_placeholder_of_untreated_patients_is_no_therapist(data: psm.SessionData) -> None:

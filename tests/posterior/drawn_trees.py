@@ -21,12 +21,12 @@ def drawn_tree(
         shape = (chains, draws, *(len(coords[dim]) for dim in dims))
         if name.startswith("sd_") or name == names.SIGMA:
             values[name] = np.exp(0.2 * rng.normal(size=shape))
+        elif name in (names.PHI, names.CORR_LOG_SIGMA):
+            values[name] = rng.uniform(0.2, 0.6, size=shape)
         elif name.startswith("corr_"):
             q = shape[-1]
             off = np.triu(rng.uniform(-0.3, 0.3, size=shape), 1)
             values[name] = np.eye(q) + off + np.swapaxes(off, -1, -2)
-        elif name == names.PHI:
-            values[name] = rng.uniform(0.2, 0.6, size=shape)
         elif name == names.NU:
             values[name] = rng.uniform(4.0, 8.0, size=shape)
         elif name == names.CUTPOINTS:
