@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psymech import names
+from psymech.arguments import instance
 from psymech.columns import column_source, level_notes, settle_levels
 from psymech.data.checks import check_collinear, check_column, check_data, check_levels, data_report
+from psymech.data.column_checks import check_rare, check_slope
 from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.membership import Members, session_shares
-from psymech.data.outcome_checks import check_categories, check_outcome
+from psymech.data.outcome_checks import check_categories, check_determined, check_outcome
 from psymech.data.sessions import SessionData
 from psymech.errors import DesignError, PsymechError
 from psymech.imputation import Imputation, imputation_note, make_imputation, missing_values, with_first_guess
@@ -26,6 +28,8 @@ from psymech.timebasis import TimeBasis
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+MODEL = "a model, such as psymech.growth('phq9')"
+CHECKED = "checked data, psymech.SessionData.from_frame(table)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,8 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
     DesignError
         The model asks for a level that the data do not have, or nothing is left to fit.
     """
+    instance(spec, ModelSpec, "spec", MODEL)
+    instance(data, SessionData, "data", CHECKED)
     given, spec = spec, settle_levels(spec, data)
     _refuse_absent_levels(spec, data)
     refuse_other_values(spec, data)
@@ -317,8 +323,10 @@ def check_design(data: SessionData, spec: ModelSpec | None = None) -> DesignRepo
     >>> psm.check_design(data, psm.growth("phq9")).ok
     True
     """
+    instance(data, SessionData, "data", CHECKED)
     if spec is None:
         return data_report(data)
+    instance(spec, ModelSpec, "spec", MODEL)
     try:
         return make_design(spec, data).report
     except PsymechError as problem:
@@ -462,10 +470,32 @@ def _check_design(design: Design, spec: ModelSpec) -> tuple[Finding, ...]:
             if members[j] and label not in singular and design.term_specs[j].role != "intercept"
         }
         found += check_collinear(columns)
+        if design.family in ("gaussian", "student") and design.latent is None and columns:
+            found += check_determined(design.responses[index], design.y[rows], np.column_stack([*columns.values()]))
         found += check_outcome(design.responses[index], design.y[rows], design.family, _variables(design, index, rows))
+        own = {level: code[rows] for level, code in codes.items()}
+        remedy = "The whole model rests on that alone."
+        found += check_rare(design.responses[index], design.y[rows], own, labels=labels, remedy=remedy)
+    found += _check_slopes(design, spec)
     if design.family == "ordinal":
         found += check_categories(design.responses[0], design.categories)
     return tuple(found)
+
+
+def _check_slopes(design: Design, spec: ModelSpec) -> list[Finding]:
+    """Findings on random slopes; with `therapist_in` therapists' slopes stand for their intercepts."""
+    found: list[Finding] = []
+    for level in design.levels:
+        if level.members is not None or (spec.therapist_in is not None and level.level == THERAPIST):
+            continue
+        for label, column in zip(level.terms, level.Z.T, strict=True):
+            if label not in design.terms:
+                continue
+            index = design.terms.index(label)
+            rows = design.response == design.term_response[index]
+            if design.term_specs[index].factors:
+                found += check_slope(label, column[rows], level.code[rows], level.level, labels=level.labels)
+    return found
 
 
 def _variables(design: Design, index: int, rows: NDArray[np.bool_]) -> dict[str, Floats]:

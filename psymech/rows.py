@@ -53,6 +53,7 @@ def response_rows(
     DesignError
         No row is left, or a column of a unit's response varies within the unit.
     """
+    _refuse_role(response, data)
     if response.level in LEVELS:
         return _unit_rows(response, response.level, data, source, findings, membership)
     return _session_rows(response, data, source, findings)
@@ -96,7 +97,28 @@ def _session_rows(response: Response, data: SessionData, source: ColumnSource, f
             )
         )
     y, categories = _code_outcome(outcome[row], response)
+    _refuse_constant_within(response, outcome[row], patients[row], data)
     return ResponseRows(response.column, terms, X, y, row, categories)
+
+
+def _refuse_role(response: Response, data: SessionData) -> None:
+    for role in ("session", "time"):
+        if response.column == data.roles[role]:
+            raise DesignError(
+                f"{response.column!r} is the column of {'session numbers' if role == 'session' else 'times'} "
+                f"({role}={response.column!r}) and cannot be the outcome. Name the column that was measured."
+            )
+
+
+def _refuse_constant_within(response: Response, y: Floats, patient: Ints, data: SessionData) -> None:
+    """An outcome of sessions that repeats one value a patient leaves nothing to the sessions."""
+    several = int((np.bincount(patient) > 1).sum())
+    if several and not varies_within(y, patient, len(data.ids["patient"])).size:
+        raise DesignError(
+            f"Outcome {response.column!r} is constant within each of the {several} patients with several sessions: it "
+            "does not vary from session to session, so the residual SD would be zero. Is it a score of patients, "
+            "repeated in each row? Model it with psm.outcomes(..., level='patient'), or name a session rating."
+        )
 
 
 def _unit_rows(
@@ -293,10 +315,12 @@ def _code_outcome(y: Floats, response: Response) -> tuple[Floats, tuple[float, .
     match response.family:
         case "bernoulli":
             if set(values.tolist()) != {0.0, 1.0}:
-                raise DesignError(
-                    f"family='bernoulli' needs 0 and 1 in {response.column!r}, found values such as "
-                    f"{values[:5].tolist()}."
-                )
+                found = ", ".join(f"{value:g} ({int((y == value).sum())} rows)" for value in values[:5])
+                if values.size == 2:
+                    remedy = f"Recode {values[0]:g} as 0 and {values[1]:g} as 1."
+                else:
+                    remedy = "Recode it, and leave missing cells blank; for ordered categories use family='ordinal'."
+                raise DesignError(f"family='bernoulli' needs 0 and 1 in {response.column!r}, found {found}. {remedy}")
             return y, ()
         case "ordinal":
             if values.size > 30 or not np.equal(values, np.round(values)).all():

@@ -35,6 +35,10 @@ WORDS = {
         lambda: psm.growth("phq9", family="normal"),
         r"family: expected one of 'gaussian'.*found 'normal'",
     ),
+    errors.UnavailableError: (
+        lambda: psm.process("phq9", common_factors=["alliance"], decompose="latent"),
+        r"decompose='latent' is not available yet; use 'observed'",
+    ),
     errors.NotCollapsibleError: (
         lambda: psm.build_model(psm.growth("mood"), crossed(), engine="collapsed"),
         r"not exact here: patients are crossed.*Use engine='explicit' or 'auto'",

@@ -18,6 +18,7 @@ NEAR_CONDITION: Final = 30.0  # Belsley, Kuh & Welsch (1980): strong dependence 
 LOADING: Final = 0.1  # entries of a null vector of unit length that matter
 BASELINE: Final = re.compile(r"(^|_)(pre|baseline|bl|intake|admission|t0)(_|$)", re.IGNORECASE)
 RARE_VARIATION: Final = 0.2  # share of patients within whom a baseline may seem to vary before it is a session variable
+MIN_VARYING: Final = 3  # units within which a slope's column has to vary
 ACTS: Final[Mapping[Part, str]] = {
     "raw": "",
     "within": " within patients",
@@ -56,25 +57,63 @@ def check_column(
     if np.ptp(values) <= FLAT:
         message = f"Column {name} is constant: it does not vary{ACTS[part]}, so its effect cannot be estimated."
         return (Finding("error", "column-constant", name, (), message, "Leave it out, or use another part of it."),)
-    found = _rare(name, values, codes, labels)
+    found = list(check_rare(name, values, codes, labels=labels))
     if part == "raw" and "patient" in codes and not found:
         found = _unsteady_baseline(name, values, codes["patient"], labels["patient"])
     return tuple(found)
 
 
-def _rare(
-    name: str, values: np.ndarray, codes: Mapping[Level, np.ndarray], labels: Mapping[Level, np.ndarray]
-) -> list[Finding]:
+def check_slope(
+    name: str, values: np.ndarray, codes: np.ndarray, level: Level, *, labels: np.ndarray
+) -> tuple[Finding, ...]:
+    """Return a warning where the column of a random slope varies within no unit of its level, or within few.
+
+    Parameters
+    ----------
+    name : str
+        Label of the slope.
+    values : ndarray, shape (n_rows,)
+        Its column.
+    codes : ndarray, shape (n_rows,)
+        Index of each row's unit.
+    level : {"patient", "therapist", "clinic"}
+    labels : ndarray, shape (n_units,)
+    """
+    low, high = np.full(len(labels), np.inf), np.full(len(labels), -np.inf)
+    np.minimum.at(low, codes, values)
+    np.maximum.at(high, codes, values)
+    n_varying = int((high - low > FLAT).sum())
+    if n_varying >= MIN_VARYING:
+        return ()
+    message = (
+        f"The random slope of {name} over {level}s rests on its prior: {name} varies within {n_varying or 'none'} of "
+        f"{len(labels)} {level}s."
+    )
+    remedy = f"Leave the slope out, or name a column that changes within a {level}."
+    return (Finding("warning", "slope-without-variation", name, (), message, remedy),)
+
+
+def check_rare(
+    name: str,
+    values: np.ndarray,
+    codes: Mapping[Level, np.ndarray],
+    *,
+    labels: Mapping[Level, np.ndarray],
+    remedy: str = "Its coefficient rests on that alone: leave it out or treat it with caution.",
+) -> tuple[Finding, ...]:
+    """Return a warning where a column differs from its usual value in one row or one unit only.
+
+    Parameters as in `check_column`, and the advice.
+    """
     distinct, counts = np.unique(np.round(values / FLAT) * FLAT, return_counts=True)
     usual = distinct[np.argmax(counts)]
     different = np.flatnonzero(np.abs(values - usual) > FLAT)
-    remedy = "Its coefficient rests on that alone: leave it out or treat it with caution."
     if different.size == 1:
         whose = _whose(different, codes, labels)
         message = (
             f"Column {name} is nearly constant: 1 of {values.size} rows (one row, {whose}) differs from {usual:.6g}."
         )
-        return [Finding("warning", "column-rare", name, (), message, remedy)]
+        return (Finding("warning", "column-rare", name, (), message, remedy),)
     for level in codes:
         units = np.unique(codes[level][different])
         if units.size == 1 and np.unique(codes[level]).size > 1:
@@ -83,8 +122,8 @@ def _rare(
                 f"Column {name} is nearly constant: it differs from {usual:.6g} only in one {level} (1 {level}), "
                 f"{shown_id(label)}, in {different.size} of {values.size} rows."
             )
-            return [Finding("warning", "column-rare", name, (shown_id(label),), message, remedy)]
-    return []
+            return (Finding("warning", "column-rare", name, (shown_id(label),), message, remedy),)
+    return ()
 
 
 def _whose(rows: np.ndarray, codes: Mapping[Level, np.ndarray], labels: Mapping[Level, np.ndarray]) -> str:

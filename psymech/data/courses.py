@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from psymech.arguments import instance
 from psymech.data.sessions import SessionData
-from psymech.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Course:
 
 def courses(data: SessionData, name: str) -> Iterator[Course]:
     """Yield each patient's course in one variable, in the order of ids; patients without a value are left out."""
+    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
     values = data.values(name)
     order = np.lexsort((data.session, data.codes["patient"]))
     ends = np.searchsorted(data.codes["patient"][order], np.arange(data.n_patients + 1))
@@ -51,10 +52,3 @@ def courses(data: SessionData, name: str) -> Iterator[Course]:
         seen = rows[np.isfinite(values[rows])]
         if seen.size:
             yield Course(data.ids["patient"][code], data.session[seen], values[seen], data.session[rows])
-
-
-def positive(value: float, argument: str) -> float:
-    """Return the number; SpecError where it is not finite and above zero."""
-    if isinstance(value, bool) or not np.isfinite(value) or not value > 0:
-        raise SpecError(f"{argument}: expected a number above zero, found {value!r}.")
-    return float(value)

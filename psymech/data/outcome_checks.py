@@ -9,6 +9,7 @@ import numpy as np
 from psymech.data.findings import Finding
 
 MAX_SHOWN: Final = 5
+TRIED: Final = 20  # rows a column looked at before all are
 SAME: Final = 1e-10  # 1 - |r| of a predictor that is the outcome itself, up to rounding
 
 
@@ -51,6 +52,42 @@ def check_outcome(
         if family == "bernoulli":
             found += _separating(outcome, y, name, x)
     return tuple(found)
+
+
+def check_determined(outcome: str, y: np.ndarray, columns: np.ndarray) -> tuple[Finding, ...]:
+    """Return an error where an outcome is an exact linear combination of the columns of its model.
+
+    Parameters
+    ----------
+    outcome : str
+        Its column.
+    y : ndarray, shape (n_rows,)
+    columns : ndarray, shape (n_rows, n_columns)
+        As the model uses them; a constant is added.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(12.0)
+    >>> print(check_determined("score", 2 * x + 1, x[:, None])[0].message)
+    Outcome score is an exact linear combination of the predictors: nothing is left for the residual SD.
+    """
+    X = np.column_stack([np.ones(y.size), columns])
+    some = np.unique(np.linspace(0, y.size - 1, min(y.size, TRIED * X.shape[1])).astype(int))
+    for rows in (some, slice(None)):
+        Z, target = X[rows], y[rows]
+        if target.size < 2 * X.shape[1] or np.ptp(target) == 0:
+            return ()
+        scale = np.abs(Z).max(axis=0)
+        weights = np.linalg.lstsq(Z / np.where(scale > 0, scale, 1.0), target, rcond=None)[0]
+        left = target - (Z / np.where(scale > 0, scale, 1.0)) @ weights
+        if np.abs(left).max() > SAME * np.ptp(target):
+            return ()
+    message = (
+        f"Outcome {outcome} is an exact linear combination of the predictors: nothing is left for the residual SD."
+    )
+    remedy = "Is it computed from them? Leave out what it is made of."
+    return (Finding("error", "outcome-determined", outcome, (), message, remedy),)
 
 
 def _same(x: np.ndarray, y: np.ndarray) -> bool:

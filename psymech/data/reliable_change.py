@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from psymech.data.courses import positive
+from psymech.arguments import finite, is_number, positive
 from psymech.errors import DataError, SpecError
 
 Method = Literal["jacobson-truax", "hageman-arrindell"]
@@ -174,8 +174,10 @@ def reliable_change(
     """
     if method not in get_args(Method):
         raise SpecError(f"method: expected one of {', '.join(get_args(Method))}, found {method!r}.")
-    if confidence is not None and not 0.0 < confidence < 1.0:
+    if confidence is not None and not (is_number(confidence) and 0.0 < confidence < 1.0):
         raise SpecError(f"confidence: expected a probability between 0 and 1, found {confidence!r}.")
+    if cutoff is not None:
+        finite(cutoff, "cutoff")
     scores = _paired(pre, post)
     error = difference_error(sd=sd, reliability=reliability)
     critical = CRITICAL[method] if confidence is None else float(norm.ppf(0.5 + confidence / 2.0))
@@ -217,12 +219,25 @@ def _paired(pre: object, post: object) -> pd.DataFrame:
     if isinstance(pre, pd.Series) and isinstance(post, pd.Series):
         if not (pre.index.is_unique and post.index.is_unique):
             raise DataError("Expected one score a patient, found index labels of pre or post that occur twice.")
-        return pd.DataFrame({"pre": pre.astype(float), "post": post.astype(float)})
-    first, second = np.asarray(pre, dtype=float), np.asarray(post, dtype=float)
+        first, second = pre.index, post.index
+        return pd.DataFrame(
+            {"pre": pd.Series(_scores(pre, "pre"), first), "post": pd.Series(_scores(post, "post"), second)}
+        )
+    first, second = _scores(pre, "pre"), _scores(post, "post")
     if first.ndim != 1 or first.shape != second.shape:
         raise DataError(f"Expected pre and post of one length, found shapes {first.shape} and {second.shape}.")
     index = pre.index if isinstance(pre, pd.Series) else post.index if isinstance(post, pd.Series) else None
     return pd.DataFrame({"pre": first, "post": second}, index=index)
+
+
+def _scores(given: object, name: str) -> np.ndarray:
+    try:
+        values = np.asarray(given, dtype=float)
+    except (TypeError, ValueError) as problem:
+        raise DataError(f"{name}: expected numbers, found {given!r:.60}. Leave missing scores NaN.") from problem
+    if np.isinf(values).any():
+        raise DataError(f"{name}: expected finite scores, found {int(np.isinf(values).sum())} infinite (inf). Use NaN.")
+    return values
 
 
 def _true_share(change: np.ndarray, error: float, *, what: str = "The changes") -> float:

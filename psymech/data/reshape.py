@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from psymech.arguments import mapping
 from psymech.data.frames import NOTES
 from psymech.data.ids import read_ids
 from psymech.data.numbers import as_numbers, refuse_infinite
@@ -151,6 +152,7 @@ def read_wide(
     1       A        2  14.0  30.0
     2       B        1  31.0  41.0
     """
+    mapping(measures, "measures", "{'phq9': 'phq9_{session}'}")
     table = read_table(source)
     _check_columns([patient, *(keep or ())], table)
     columns = {name: _columns_of(name, given, table, sessions) for name, given in measures.items()}
@@ -203,6 +205,8 @@ def _parsed(column: Column, table: Table) -> pd.Series:
 
 
 def _columns_of(name: str, given: object, table: Table, sessions: Sequence[int] | None) -> dict[int, str]:
+    if not isinstance(given, Iterable):
+        raise DataError(f"measures['{name}'] expects a pattern or a list of columns, but got {given!r}.")
     if not isinstance(given, str):
         return _listed(name, [*given], table, sessions)  # pyright: ignore[reportGeneralTypeIssues]
     if given.count(PLACE) != 1:

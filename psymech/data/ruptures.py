@@ -5,7 +5,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from psymech.data.courses import Course, courses, positive
+from psymech.arguments import positive
+from psymech.data.courses import Course, courses
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 

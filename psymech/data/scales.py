@@ -91,11 +91,12 @@ def check_ranges(ranges: Mapping[str, Range | None], names: Iterable[str], *, ro
             raise DataError(f"ranges: {absent_message(name, columns)}")
         if name in roles:
             raise DataError(f"ranges are for measurements, but column '{name}' has a role. Leave it out of ranges.")
-        if limits is not None and not _is_range(limits):
+        if limits is not None and not is_range(limits):
             raise DataError(f"ranges['{name}'] expects two numbers (lowest, highest), or None, but got {limits!r}.")
 
 
-def _is_range(limits: object) -> bool:
+def is_range(limits: object) -> bool:
+    """Whether limits are two numbers, the lower first."""
     if not (isinstance(limits, (tuple, list)) and len(limits) == 2):
         return False
     if not all(isinstance(end, (int, float, np.number)) and not isinstance(end, bool) for end in limits):

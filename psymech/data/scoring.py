@@ -11,6 +11,7 @@ from psymech.data.numbers import as_numbers, not_numeric_message, text_rows
 from psymech.data.readers import read_table
 from psymech.data.reshape import read_long
 from psymech.data.roles import absent_message
+from psymech.data.scales import is_range
 from psymech.data.table import Table
 from psymech.errors import DataError
 
@@ -187,9 +188,9 @@ def _answers(table: Table, items: Sequence[str], limits: tuple[float, float], tu
     stray = [name for name in turned if name not in items]
     if stray:
         raise DataError(f"reversed names '{stray[0]}', which is not among the items.")
-    low, high = limits
-    if not low < high:
+    if not is_range(limits):
         raise DataError(f"limits expects (lowest, highest), but got {limits!r}.")
+    low, high = limits
     columns = []
     for name in items:
         column = table.columns[name]

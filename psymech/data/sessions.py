@@ -178,6 +178,8 @@ class SessionData:
             No such column (near names are suggested), an id column, cells that are not numbers (shown with row and
             id), or codes for missing values.
         """
+        if not isinstance(name, str):
+            raise DataError(self._absent(name))
         if name == self.roles["session"]:
             return self.session
         if name == self.roles["time"]:

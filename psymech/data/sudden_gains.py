@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student_t
 
-from psymech.data.courses import Course, courses, positive
+from psymech.arguments import is_number, positive
+from psymech.data.courses import Course, courses
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 
@@ -96,9 +97,9 @@ def sudden_gains(
     0        1      3.0   -11.0       6.0
     """
     positive(cutoff, "cutoff")
-    if not 0 < alpha < 1:
+    if not (is_number(alpha) and 0 < alpha < 1):
         raise SpecError(f"alpha: expected a probability between 0 and 1, found {alpha!r}.")
-    if not percent >= 0:
+    if not (is_number(percent) and percent >= 0):
         raise SpecError(f"percent: expected zero or more, found {percent!r}.")
     sign = -1.0 if losses else 1.0
     found = [

@@ -12,7 +12,7 @@ from psymech.errors import DataError
 from psymech.inference.diagnostics import Entry, diagnose, selected, structural
 from psymech.inference.interruption import interrupted
 from psymech.names import CHAIN, DRAW, LEVELS, SAMPLE_DIMS, SAMPLE_STATS
-from psymech.posterior.tree import units_with_rows
+from psymech.posterior.tree import refuse_other, units_with_rows
 
 Verdict = Literal["ok", "not ok", "not assessable"]
 Kind = Literal["failed", "not assessable", "note"]
@@ -129,6 +129,7 @@ def check_sampling(tree: xr.DataTree) -> SamplingReport:
       ok   draws per chain                            500  (>= 100)
     ...
     """
+    refuse_other(tree)
     if names.POSTERIOR not in tree.children:
         raise DataError(
             f"expected a tree with the group {names.POSTERIOR!r}, found {', '.join(tree.children) or 'no group'}."

@@ -6,8 +6,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from psymech import names
+from psymech.arguments import checked_seed, whole
 from psymech.design import Design
-from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel
 from psymech.graph.explicit import explicit_model
 
@@ -60,12 +60,11 @@ def prior_predictive(built: BuiltModel, *, draws: int = 500, seed: int | None = 
     >>> tree["prior_predictive"]["y"].dims
     ('chain', 'draw', 'obs')
     """
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
-        raise SpecError(f"draws: expected a whole number above zero, found {draws!r}.")
+    whole(draws, "draws")
     # Residuals that correlate across responses are known to the collapsed graph only.
     own = built.engine == "explicit" or built.design.residual == "unstructured"
     model = built.model if own else explicit_model(built.design, built.priors)
-    seeds = np.random.SeedSequence(seed).generate_state(1)
+    seeds = np.random.SeedSequence(checked_seed(seed)).generate_state(1)
     # One pass of forward draws is over before a compiler would have started: Python evaluates the graph.
     drawn = pm.draw(model["y"], draws=int(draws), random_seed=int(seeds[0]), mode="FAST_COMPILE")
     predicted = np.asarray(drawn, dtype=float).reshape(int(draws), built.design.n_obs)

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from psymech import names
+from psymech.arguments import instance
 from psymech.data.sessions import SessionData
 from psymech.design import Design, make_design
 from psymech.errors import DataError, SpecError
@@ -51,6 +53,7 @@ def sample_into(
     DataError
         The path exists, the disk has too little room, or a block cannot be written.
     """
+    instance(path, (str, PathLike), "store", "a file name")
     path = Path(path)
     storage.file_format(path)
     if sampler != STORED:

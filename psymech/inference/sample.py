@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from psymech.arguments import between, checked_seed, instance, whole
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.graph.build import BuiltModel, Engine, build_model
@@ -21,6 +22,8 @@ from psymech.spec.model import ModelSpec, one_of
 
 _EFFECTS_LIMIT = 2 * 2**30
 _ACCEPT = {"collapsed": 0.8, "explicit": 0.9}
+DEEPEST = 20
+SEEDS = 2**64
 SAMPLERS = ("nutpie", "pymc", "numpyro", "blackjax")
 
 
@@ -143,11 +146,20 @@ def _run_options(
     effects: Iterable[Level] | None,
     stages: Stages,
 ) -> RunOptions:
+    instance(built, BuiltModel, "built", "what psymech.build_model returns")
     one_of(sampler, SAMPLERS, "sampler")
-    for argument, value in (("draws", draws), ("tune", tune), ("chains", chains)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise SpecError(f"{argument}: expected a whole number above zero, found {value!r}.")
-    chosen_seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    for argument, value in (("draws", draws), ("tune", tune), ("chains", chains), ("max_treedepth", max_treedepth)):
+        whole(value, argument)
+    if cores is not None:
+        whole(cores, "cores")
+    if target_accept is not None:
+        between(target_accept, "target_accept")
+    if max_treedepth > DEEPEST:
+        raise SpecError(f"max_treedepth: expected at most {DEEPEST}, 2**{DEEPEST} steps a draw, found {max_treedepth}.")
+    given = checked_seed(seed)
+    chosen_seed = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
+    if chosen_seed >= SEEDS:
+        raise SpecError(f"seed: expected a whole number below 2**64, found {seed!r}.")
     return RunOptions(
         draws=int(draws),
         tune=int(tune),
@@ -236,6 +248,8 @@ def fit(
 def _kept_effects(built: BuiltModel, asked: Iterable[Level] | None, n_draws: int, stages: Stages) -> tuple[Level, ...]:
     present = [level.level for level in built.design.levels]
     if asked is not None:
+        if isinstance(asked, str) or not isinstance(asked, Iterable):
+            raise SpecError(f"effects: expected a list of levels such as ['therapist'], found {asked!r}.")
         chosen = tuple(asked)
         for level in chosen:
             one_of(level, tuple(present), "effects")

@@ -1,6 +1,6 @@
 """What the model builders share: reading names, terms and random blocks from keywords."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from psymech.arguments import mapping
 from psymech.errors import SpecError
@@ -26,6 +26,8 @@ def names_of(value: Iterable[str] | str, argument: str) -> tuple[str, ...]:
     """Read a sequence of column names; one string is one name."""
     if not isinstance(value, Iterable):
         raise SpecError(f"{argument}: expected column names, found {value!r}.")
+    if isinstance(value, Set):
+        raise SpecError(f"{argument}: expected column names in an order, found a set. Use a list.")
     names = (value,) if isinstance(value, str) else tuple(value)
     for name in names:
         if not isinstance(name, str) or not name.strip():

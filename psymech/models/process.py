@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from psymech.arguments import instance
 from psymech.errors import SpecError, UnavailableError
 from psymech.models.common import (
     RandomTerms,
@@ -134,6 +135,7 @@ def process(
     if decompose == "latent":
         raise UnavailableError("decompose='latent' is not available yet; use 'observed', or 'none'.")
     outcome_name(outcome)
+    instance(autoregressive, bool, "autoregressive", "True or False")
     technique_names = names_of(techniques, "techniques")
     factor_names = names_of(common_factors, "common_factors")
     covariate_names = names_of(covariates, "covariates")

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from psymech import names
+from psymech.arguments import finite, positive
 from psymech.errors import DataError, SpecError
 from psymech.names import CHAIN, DRAW, INTERCEPT, SAMPLE_DIMS, TERM, TIME
 from psymech.posterior import tree as read
@@ -80,8 +81,12 @@ def true_change(
     Frozen({'patient': 149})
     """
     chosen = read.one_response(tree, response)
-    if not np.isfinite(threshold) or not threshold > 0:
-        raise SpecError(f"threshold: expected a number above zero, found {threshold!r}.")
+    positive(threshold, "threshold")
+    for argument, value in (("start", start), ("end", end), ("cutoff", cutoff)):
+        if value is not None:
+            finite(value, argument)
+    if start is not None and end is not None and not start < end:
+        raise SpecError(f"start and end: expected a start before the end, found {start!r} and {end!r}.")
     _refuse_unsuited(tree, chosen)
     rows = read.rows_of_response(tree, chosen)
     patients = read.unit_of_obs(tree, PATIENT)[rows]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from psymech.arguments import finite
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, SAMPLE_DIMS
 from psymech.posterior import tree as read
@@ -63,8 +64,7 @@ def exceedance(
     """
     if direction not in get_args(Direction):
         raise SpecError(f"direction: expected one of {', '.join(get_args(Direction))}, found {direction!r}.")
-    if isinstance(threshold, bool) or not np.isfinite(threshold):
-        raise SpecError(f"threshold: expected a number, found {threshold!r}.")
+    finite(threshold, "threshold")
     effects = read.unit_effects(tree, level=level, term=term, response=response)
     beyond = effects > threshold if direction == "above" else effects < threshold
     label = read.random_label(tree, level, term, response)

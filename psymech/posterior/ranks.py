@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
+from psymech.arguments import instance, is_number
 from psymech.errors import SpecError
 from psymech.names import CHAIN, DRAW, INTERCEPT
 from psymech.posterior import tree as read
@@ -15,6 +16,7 @@ ROUNDING = 1e-9  # 0.1 * 30 is 3.0000000000000004 in floating point and must sti
 
 def rank_draws(effects: xr.DataArray, *, level: str, higher_is_better: bool = True) -> xr.DataArray:
     """Return the rank of each unit in each draw: K is best, 1 is worst, equal values share their mean rank."""
+    instance(higher_is_better, bool, "higher_is_better", "True or False")
     values = effects.transpose(CHAIN, DRAW, level)
     return values.copy(data=_ranks(values.values if higher_is_better else -values.values)).rename("rank")
 
@@ -34,7 +36,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def n_top(n_units: int, top: float) -> int:
     """Return how many units are the top share: the smallest number that makes at least the share."""
-    if not 0.0 < top <= 1.0:
+    if not (is_number(top) and 0.0 < top <= 1.0):
         raise SpecError(f"top: expected a share above 0 and at most 1, found {top!r}.")
     return max(1, ceil(top * n_units - ROUNDING))
 

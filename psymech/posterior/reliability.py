@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from psymech import names
+from psymech.arguments import is_number
 from psymech.errors import SpecError
 from psymech.names import INTERCEPT, LEVELS, SAMPLE_DIMS
 from psymech.posterior import tree as read
@@ -206,6 +207,6 @@ def caseload_for(share: xr.DataArray, *, reliability: float) -> xr.DataArray:
     >>> round(float(caseload_for(xr.DataArray(0.05), reliability=0.7)), 1)
     44.3
     """
-    if not 0.0 < reliability < 1.0:
+    if not (is_number(reliability) and 0.0 < reliability < 1.0):
         raise SpecError(f"reliability: expected a value between 0 and 1, found {reliability!r}.")
     return reliability / (1.0 - reliability) * (1.0 - share) / share

@@ -1,7 +1,7 @@
 """Ingredient shares: how much of the outcome's variance goes with techniques, common factors, patients, therapists."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,6 +151,8 @@ def ingredient_shares(tree: xr.DataTree, *, response: str | None = None, first: 
             "ingredient_shares() divides the variance by level, but some patients have no therapist (therapist_in=). "
             "Fit the patients who have one without therapist_in= for shares among them."
         )
+    if not isinstance(first, Iterable):
+        raise SpecError(f"first: expected sources such as ['time'], found {first!r}.")
     unknown = [name for name in first if name not in SOURCES]
     if unknown:
         raise SpecError(f"first: expected sources among {', '.join(SOURCES)}, found {unknown[0]!r}.")

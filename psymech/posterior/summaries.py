@@ -2,6 +2,7 @@
 
 import xarray as xr
 
+from psymech.arguments import is_number
 from psymech.errors import SpecError
 from psymech.names import SAMPLE_DIMS
 
@@ -17,10 +18,10 @@ def interval_prob(ci_prob: float | None) -> float:
     """Return the probability of an interval, ArviZ's setting (0.89) by default; SpecError outside (0, 1)."""
     import arviz_base
 
-    prob = float(arviz_base.rcParams["stats.ci_prob"]) if ci_prob is None else float(ci_prob)
-    if not 0.0 < prob < 1.0:
+    prob = float(arviz_base.rcParams["stats.ci_prob"]) if ci_prob is None else ci_prob
+    if not (is_number(prob) and 0.0 < prob < 1.0):
         raise SpecError(f"ci_prob: expected a probability between 0 and 1, found {ci_prob!r}.")
-    return prob
+    return float(prob)
 
 
 def interval_names(ci_prob: float | None) -> tuple[str, str]:

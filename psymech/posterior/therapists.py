@@ -3,6 +3,7 @@
 import pandas as pd
 import xarray as xr
 
+from psymech.arguments import finite
 from psymech.names import INTERCEPT, SAMPLE_DIMS
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import caseload, raw_means
@@ -108,6 +109,7 @@ def summarize_therapists(
     >>> psm.summarize_therapists(tree, ci_prob=0.95).columns.tolist()[:6]
     ['mean', 'sd', 'eti95_lb', 'eti95_ub', 'p_above', 'expected_rank']
     """
+    finite(threshold, "threshold")
     effects = therapist_effects(tree, term=term, response=response, level=level)
     ranks = rank_draws(effects, level=level, higher_is_better=higher_is_better)
     low, high = interval(effects, ci_prob)

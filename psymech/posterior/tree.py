@@ -5,6 +5,7 @@ DataTree.
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Final, cast
 
 import numpy as np
@@ -33,8 +34,16 @@ class TermInfo:
     response: str | None = None
 
 
+def refuse_other(tree: object) -> None:
+    """Raise DataError where a fit is expected and something else was given."""
+    if not isinstance(tree, xr.DataTree):
+        advice = " Read the file first: psymech.load(path)." if isinstance(tree, str | PathLike) else ""
+        raise DataError(f"expected a fitted tree (xarray.DataTree), found {type(tree).__name__}.{advice}")
+
+
 def group(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Return a group of the tree as a Dataset; DataError where the tree has none."""
+    refuse_other(tree)
     if name in (names.OBSERVED_DATA, names.CONSTANT_DATA) and tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT:
         raise DataError(
             "this estimate needs the sessions, but the fit was saved without them (data=False). "
@@ -97,6 +106,7 @@ def refuse_hidden_columns(tree: xr.DataTree) -> None:
 
 def json_attr(tree: xr.DataTree, name: str) -> Any:
     """Return a JSON attribute of the root; DataError where it is absent or damaged."""
+    refuse_other(tree)
     text = tree.attrs.get(name)
     if text is None:
         raise DataError(

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from psymech import names
+from psymech.arguments import is_number, mapping
 from psymech.errors import SpecError, shown_ids
 from psymech.names import CHAIN, DRAW, INTERCEPT, SAMPLE_DIMS
 from psymech.posterior import tree as read
@@ -126,7 +127,7 @@ def variance_partition(
     """
     if per not in get_args(Per):
         raise SpecError(f"per: expected one of {', '.join(get_args(Per))}, found {per!r}.")
-    if sessions is not None and (per != "patient" or not sessions > 0):
+    if sessions is not None and (per != "patient" or not (is_number(sessions) and sessions > 0)):
         raise SpecError(
             f"sessions: expected a number above zero together with per='patient', found {sessions!r} with per={per!r}."
         )
@@ -190,7 +191,14 @@ def _on_response_scale(
 def _points(
     tree: xr.DataTree, at: Mapping[str, Sequence[float]] | None, levels: Sequence[str], response: str
 ) -> dict[str, np.ndarray]:
-    points = {str(name): np.atleast_1d(np.asarray(values, dtype=float)) for name, values in (at or {}).items()}
+    if at is not None:
+        mapping(at, "at", "{'time': [0, 10]}")
+    points: dict[str, np.ndarray] = {}
+    for name, values in (at or {}).items():
+        try:
+            points[str(name)] = np.atleast_1d(np.asarray(values, dtype=float))
+        except (TypeError, ValueError) as problem:
+            raise SpecError(f"at[{name!r}]: expected a list of finite numbers, found {values!r}.") from problem
     several = len(read.responses_of(tree)) > 1
     own = read.response_label(response, "") if several else ""
     known = dict.fromkeys(t for lv in levels for t in read.labels_of(read.posterior(tree), names.term_dim(lv)))

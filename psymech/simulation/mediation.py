@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from psymech.arguments import checked_seed
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 
@@ -116,7 +117,7 @@ def simulate_mediation(
     if means not in ("observed", "latent"):
         raise SpecError(f"means: expected 'observed' or 'latent', found {means!r}.")
     value = truth or MediationTruth()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     n_patients = therapists * patients
     therapist_of = np.repeat(np.arange(therapists), patients)
     patient = np.repeat(np.arange(n_patients), sessions)

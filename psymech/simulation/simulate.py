@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from psymech.arguments import checked_seed, instance, mapping
 from psymech.columns import column_source, evaluate_factor
 from psymech.data.nesting import PatientIds
 from psymech.data.sessions import SessionData
@@ -120,6 +121,12 @@ def simulate(
     >>> float(study.truth["sigma"])
     1.5
     """
+    instance(spec, ModelSpec, "spec", "a model, such as psymech.growth('phq9')")
+    if sizes is not None:
+        instance(sizes, Sizes, "sizes", "psymech.Sizes(...)")
+    if truth is not None:
+        mapping(truth, "truth", "{'sigma': 2.0}")
+    checked_seed(seed)
     sizes = sizes or Sizes()
     _refuse(spec, sizes)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(5)]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from psymech.arguments import is_number, is_whole
 from psymech.errors import SpecError
 
 DROPOUT_FROM = 3  # nobody drops out before this many sessions (or all of them, where fewer are planned)
@@ -49,15 +50,15 @@ class Sizes:
     def __post_init__(self) -> None:
         for name in ("therapists", "clinics"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not (is_whole(value) and value >= 1):
                 raise SpecError(f"Sizes.{name}: expected 1 or more, or None, found {value!r}.")
         for name, spread in (("patients", self.patients_spread), ("sessions", self.sessions_spread)):
-            if getattr(self, name) < 1:
+            if not (is_whole(getattr(self, name)) and getattr(self, name) >= 1):
                 raise SpecError(f"Sizes.{name}: expected 1 or more, found {getattr(self, name)!r}.")
-            if not 0 <= spread < getattr(self, name):
+            if not (is_whole(spread) and 0 <= spread < getattr(self, name)):
                 raise SpecError(f"Sizes.{name}_spread: expected 0 up to {getattr(self, name) - 1}, found {spread!r}.")
         for name in ("gaps", "dropout", "missing", "switching"):
-            if not 0 <= getattr(self, name) < 1:
+            if not (is_number(getattr(self, name)) and 0 <= getattr(self, name) < 1):
                 raise SpecError(f"Sizes.{name}: expected a probability below 1, found {getattr(self, name)!r}.")
         if self.therapists is None and self.clinics is not None:
             raise SpecError("Sizes.clinics: clinics hold therapists, but therapists=None.")

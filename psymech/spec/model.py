@@ -312,6 +312,8 @@ class ModelSpec:
 
 def _refuse_residual_by(spec: ModelSpec) -> None:
     which = f"residual_by={spec.residual_by!r}"
+    if not isinstance(spec.residual_by, str):
+        raise SpecError(f"{which} names no column. Name a column of groups, or 'therapist'.")
     if len(spec.responses) > 1:
         raise SpecError(f"{which} is for models of one outcome, found {len(spec.responses)}.")
     if spec.family not in ("gaussian", "student"):

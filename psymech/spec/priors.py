@@ -170,7 +170,8 @@ def lookup(priors: Iterable[tuple[str, Prior]], variable: str, entry: str | None
 
 def to_dict(prior: Prior) -> dict[str, object]:
     """``HalfNormal(2)`` becomes ``{"family": "HalfNormal", "sd": 2}``."""
-    return {"family": type(prior).__name__, **asdict(prior)}
+    plain = {name: value if isinstance(value, int) else float(value) for name, value in asdict(prior).items()}
+    return {"family": type(prior).__name__, **plain}
 
 
 def from_dict(values: Mapping[str, object]) -> Prior:
