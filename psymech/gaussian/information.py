@@ -1,17 +1,17 @@
 """What the rows say about each unit's coefficients, the levels below integrated out, compiled."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from psymech.gaussian.cross import FloatArray, IntArray
-from psymech.gaussian.leave_numba import eliminate_unit
-from psymech.gaussian.threads import over_draws
+from psymech.gaussian.draw_blocks import Nest, pack_draws, triangle
+from psymech.gaussian.draw_lanes import NO_PARENT, B, combine, forward, kept, room_for_elimination, step, workspace
+from psymech.gaussian.simd import LANES
+from psymech.gaussian.threads import LEAST_BLOCKS, share_out
 
-DRAWS_AT_ONCE: Final = 500
+BLOCKS_AT_ONCE: Final = 64  # of eight draws
 CLEARLY_SOUND: Final = 1e-6  # smallest pivot over the largest diagonal entry; others are judged by eigenvalues
 SOUND: Final = 1e-10  # smallest eigenvalue over the largest
 PART: Final = 1e-8  # of a coefficient that lies in a direction of which the rows say nothing
@@ -42,32 +42,29 @@ def own_variances(
     -----
     Infinite where a unit's rows do not determine a coefficient.
     """
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     at = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
-    z = tuple(np.arange(a, b) for a, b in pairwise(at))
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     above = [parent + offset for parent, offset in zip(parents, offsets[1:], strict=False)]
-    parent = np.concatenate([np.zeros(0, dtype=np.int64), *above]).astype(np.int64)
-    # the kernel asks for as many factors as levels; the highest level is not eliminated
-    factors = (*(np.ascontiguousarray(root) for root in roots), np.zeros((sigma2.size, widths[-1], widths[-1])))
+    parent = np.concatenate([*above, np.full(sizes[-1], NO_PARENT)]).astype(np.int64)
+    m = products.shape[-1]
+    row, column = np.tril_indices(m)
+    S = np.ascontiguousarray(products[:, None, row, column])
+    nest = Nest(S, offsets, parent, np.arange(m), at, triangle(m))
+    draws = pack_draws(1.0 / sigma2[:, None], roots, np.empty((sigma2.size, 0)))
     variances = np.empty((sigma2.size, sizes[-1], widths[-1]))
 
     def some(chosen: slice) -> None:
-        for draws in _slices(chosen):
-            information = np.empty((draws.stop - draws.start, sizes[-1], widths[-1], widths[-1]))
-            found = variances[draws]
-            part = tuple(factor[draws] for factor in factors)
-            _information(products, offsets, parent, z, part, sigma2[draws], information, found)
+        for start in range(chosen.start, chosen.stop, BLOCKS_AT_ONCE):
+            stop = min(start + BLOCKS_AT_ONCE, chosen.stop)
+            found = variances[start * LANES : stop * LANES]
+            information = np.empty((len(found), sizes[-1], widths[-1], widths[-1]))
+            _information((start, stop), *nest.arrays(), draws.coefs, draws.factors, information, found)
             doubtful = np.isnan(found[..., 0])
             if doubtful.any():
                 found[doubtful] = diagonal_of_inverse(information[doubtful])
 
-    over_draws(some, sigma2.size)
+    share_out(some, draws.n_blocks, least=LEAST_BLOCKS)
     return variances
-
-
-def _slices(draws: slice) -> Iterator[slice]:
-    for start in range(draws.start, draws.stop, DRAWS_AT_ONCE):
-        yield slice(start, min(start + DRAWS_AT_ONCE, draws.stop))
 
 
 def diagonal_of_inverse(a: FloatArray) -> FloatArray:
@@ -81,33 +78,34 @@ def diagonal_of_inverse(a: FloatArray) -> FloatArray:
     return np.where(lost, np.inf, diagonal)
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _information(products, offsets, parent, z, roots, sigma2, information, found):
-    m, n_all, top = products.shape[1], offsets[-1], len(z) - 1
-    widest = max([each.size for each in z])
-    W, chol = np.empty((widest, m)), np.empty((widest, widest))
-    own, up = np.empty((n_all, m, m)), np.empty((m, m))
-    q = z[top].size
-    for d in range(sigma2.size):
-        own[offsets[1] :] = 0.0
-        for u in range(products.shape[0]):
-            for c in range(m):
-                for e in range(m):
-                    own[u, c, e] = products[u, c, e] / sigma2[d]
-        for level in range(top):
-            for u in range(offsets[level], offsets[level + 1]):
-                eliminate_unit(own[u], z[level], roots[level][d], W, chol, up)
-                for c in range(m):
-                    for e in range(m):
-                        own[parent[u], c, e] += up[c, e]
+@kept
+def _information(blocks, S, offsets, parent, z, z_at, tri, coefs, factors, information, found):
+    m, n_tri, highest = tri.shape[0], S.shape[2], offsets.size - 2
+    columns = z[z_at[highest] :]
+    q, entries, widest = columns.size, np.sum(np.diff(z_at[: highest + 1]) ** 2), np.max(np.diff(z_at))
+    upper = (parent.size - offsets[1]) * n_tri * B
+    own, up, nothing = workspace(upper), workspace(upper), workspace(0)
+    w, sums, mine = workspace(room_for_elimination(widest, m)), workspace(n_tri * B), workspace(2 * n_tri * B)
+    chol = np.empty((q, q))
+    for d in range(blocks[0], blocks[1]):
+        forward(
+            S, offsets, parent, z, z_at, tri, coefs, d * B, factors, d * entries * B, highest, False, own, up, nothing,
+            sums, w, mine,
+        )  # fmt: skip
+        start = (d - blocks[0]) * B
         for k in range(found.shape[1]):
-            for i in range(q):
-                for j in range(q):
-                    information[d, k, i, j] = own[offsets[top] + k, z[top][i], z[top][j]]
-            _inverse_diagonal(information[d, k], chol, found[d, k])
+            source, base = own, (offsets[highest] - offsets[1] + k) * n_tri * B
+            if highest == 0:
+                combine(S, k, coefs, d * B, mine, 0)
+                source, base = mine, 0
+            for b in range(min(B, found.shape[0] - start)):
+                for i in range(q):
+                    for j in range(q):
+                        information[start + b, k, i, j] = source[base + tri[columns[i], columns[j]] + b]
+                _inverse_diagonal(information[start + b, k], chol, found[start + b, k])
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@step
 def _inverse_diagonal(a, chol, out):
     """Fill the diagonal of the inverse, or NaN where the matrix is not clearly regular."""
     q, largest, smallest = a.shape[0], 0.0, np.inf

@@ -1,11 +1,12 @@
-"""Draws shared out among the processor's cores, for compiled code that lets go of the interpreter."""
+"""Work shared out among the processor's cores, for compiled code that lets go of the interpreter."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Final
 
-LEAST = 100  # draws a thread, below which starting one is not worth it
+LEAST_BLOCKS: Final = 12  # of eight draws of every unit: fewer are not worth a thread
 
 
 def cores() -> int:
@@ -13,10 +14,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def over_draws(work: Callable[[slice], None], n_draws: int) -> None:
-    """Call `work` on slices that cover the draws, side by side; it fills what belongs to its slice and nothing else."""
-    parts = max(1, min(cores(), n_draws // LEAST))
-    edges = [n_draws * part // parts for part in range(parts + 1)]
+def share_out(work: Callable[[slice], None], n: int, *, least: int) -> None:
+    """Call `work` on slices that cover `n` things, side by side; it fills what belongs to its slice and nothing else.
+
+    A thread is not worth starting for fewer than `least` things.
+    """
+    parts = max(1, min(cores(), n // least))
+    edges = [n * part // parts for part in range(parts + 1)]
     slices = [slice(start, stop) for start, stop in pairwise(edges)]
     if parts == 1:
         work(slices[0])

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from psymech import names
 from psymech.errors import SpecError
-from psymech.gaussian.cross import CrossProducts, cross_products
+from psymech.gaussian.cross import CrossProducts, RowTerm, cross_products
 from psymech.gaussian.nesting import sort_units
-from psymech.gaussian.patterns import by_pattern
-from psymech.gaussian.residual import AR1, ByGroup, Residual, ar1
+from psymech.gaussian.patterns import ByPattern, by_pattern
+from psymech.gaussian.residual import AR1, ByGroup, ar1
+from psymech.gaussian.residual_draws import ResidualDraws, residual_draws
 from psymech.names import Level
 from psymech.posterior import tree as read
 from psymech.posterior.residuals import differs, row_sd
@@ -28,7 +29,8 @@ class CollapsedFit:
     ----------
     columns, y, unit : rows (n, m - 1), (n,), and the place of each row's lowest unit.
     order : for each level, lowest first, the tree's unit at each of the engine's places.
-    coefs : (D, n_coef); factors : for each level (D, q, q); log_det : (D, n_units of the lowest level), log|R_i|.
+    residual : structure, (D, n_coef) coefficients and log|R_i| of the lowest level's units; terms : its constant
+        matrices; factors : for each level (D, q, q).
     beta : (D, p) fixed effects where a prior of theirs is not normal, else None; prior : mean and precision, or None.
     """
 
@@ -37,11 +39,10 @@ class CollapsedFit:
     y: Floats
     unit: Ints
     cross: CrossProducts
-    residual: Residual
+    terms: tuple[RowTerm, ...]
+    residual: ResidualDraws
     order: tuple[Ints, ...]
-    coefs: Floats
     factors: tuple[Floats, ...]
-    log_det: Floats
     beta: Floats | None
     prior: tuple[Floats, Floats] | None
 
@@ -72,6 +73,7 @@ def collapsed_fit(tree: xr.DataTree) -> CollapsedFit:
     residual, theta = _residual(tree)
     unit = places[0][read.unit_of_obs(tree, levels[0])]
     y = read.outcome(tree)
+    row_terms = residual.terms()
     cross = cross_products(
         columns,
         y,
@@ -79,7 +81,7 @@ def collapsed_fit(tree: xr.DataTree) -> CollapsedFit:
         parents,
         [np.array([position[label] for label in labels]) for labels in z_labels],
         np.array([position[label] for label in terms], dtype=np.int64),
-        residual.terms(),
+        row_terms,
     )
     prior = beta_prior(tree)
     beta = read.posterior(tree)[names.BETA].transpose(*names.SAMPLE_DIMS, names.TERM).values
@@ -89,11 +91,10 @@ def collapsed_fit(tree: xr.DataTree) -> CollapsedFit:
         y=y,
         unit=unit,
         cross=cross,
-        residual=residual,
+        terms=row_terms,
+        residual=residual_draws(residual, theta, unit),
         order=order,
-        coefs=np.array([residual.evaluate(each).coefs for each in theta]),
         factors=tuple(_root(read.covariance(tree, level)) for level in levels),
-        log_det=np.array([residual.log_det_by_unit(each, unit) for each in theta]),
         beta=None if prior is not None else beta.reshape(-1, len(terms)),
         prior=prior,
     )
@@ -144,7 +145,7 @@ def _refuse(tree: xr.DataTree) -> None:
         raise SpecError("The fit has no random effects: there is no unit to leave out.")
 
 
-def _residual(tree: xr.DataTree) -> tuple[Residual, Floats]:
+def _residual(tree: xr.DataTree) -> tuple[ByGroup | AR1 | ByPattern, Floats]:
     """Residual structure, and its parameters at every draw, (D, n_theta)."""
     data, responses = read.constants(tree), read.responses_of(tree)
     n = data.sizes[names.OBS]
@@ -163,7 +164,7 @@ def _residual(tree: xr.DataTree) -> tuple[Residual, Floats]:
         return ByGroup(response), sigma
     phi = read.posterior(tree)[names.PHI].transpose(*names.SAMPLE_DIMS).values.ravel()
     series = read.unit_of_obs(tree, "patient") * len(responses) + response
-    structure: AR1 = ar1(data[names.SESSION_OF_OBS].values.astype(float), series, group=response)
+    structure = ar1(data[names.SESSION_OF_OBS].values.astype(float), series, group=response)
     return structure, np.column_stack([sigma, *([phi] * len(responses))])
 
 

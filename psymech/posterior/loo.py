@@ -2,25 +2,27 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from psymech import names
-from psymech.errors import SpecError
-from psymech.gaussian.leave_numba import leave_rows_out, leave_units_out
+from psymech.gaussian.leave_numba import rows_left_out, units_left_out
 from psymech.posterior import tree as read
-from psymech.posterior.collapse import CollapsedFit, collapsed_fit
+from psymech.posterior.collapse import collapsed_fit
+from psymech.posterior.pareto import smoothed
 from psymech.spec.model import one_of
 
 if TYPE_CHECKING:
     from arviz_stats import ELPDDataLOO
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Unit = Literal["session", "patient", "therapist", "clinic"]
 CHUNK_VALUES: Final = 2**22  # draws x units at a time: 32 MB an array
+GOOD_K: Final = 0.7  # Vehtari et al. 2024; less where there are few draws
 UNITS = ("session", "patient", "therapist", "clinic")
 
 
@@ -63,6 +65,8 @@ def loo(tree: xr.DataTree, *, unit: Unit = "session") -> "ELPDDataLOO":
     ------
     SpecError
         No such level in the model, another family than Gaussian, or therapists left out that share patients.
+    DataError
+        Fewer than 25 draws, or draws that do not differ.
 
     Notes
     -----
@@ -81,55 +85,80 @@ def loo(tree: xr.DataTree, *, unit: Unit = "session") -> "ELPDDataLOO":
     >>> int(psm.loo(tree, unit="therapist").n_data_points)
     20
     """
-    draws = read.posterior(tree)
-    theta = [name for name in draws.data_vars if str(name).startswith("sd_") or name in (names.SIGMA, names.PHI)]
-    parts = [_smoothed(draws[theta], densities) for densities in log_density_chunks(tree, unit=unit)]
-    elpd_i = xr.concat([part.elpd_i for part in parts], dim=_dim(unit))
-    pareto_k = xr.concat([part.pareto_k for part in parts], dim=_dim(unit))
-    first = parts[0]
-    bad = np.flatnonzero(pareto_k.values > first.good_k)
+    from arviz_stats import ELPDDataLOO
+
+    labels = _labels(tree, unit)
+    elpd, lppd, pareto_k = np.full((3, labels.size), np.nan)
+    efficiency = _relative_efficiency(tree)
+    n_draws = 0
+    for which, densities in density_parts(tree, unit=unit):
+        part = smoothed(densities, relative_efficiency=efficiency)
+        elpd[which], lppd[which], pareto_k[which] = part.elpd, part.lppd, part.pareto_k
+        n_draws = densities.shape[1]
+    good_k = min(1.0 - 1.0 / np.log10(n_draws), GOOD_K)
+    kept = _kept(tree, unit)
+    elpd, lppd, pareto_k, labels = elpd[kept], lppd[kept], pareto_k[kept], labels[kept]
+    bad = np.flatnonzero(~(pareto_k <= good_k))
     if bad.size:
         warnings.warn(
-            f"Pareto k is greater than {first.good_k:.2f} for {bad.size} of {pareto_k.size} {unit}s left out: without "
+            f"Pareto k is greater than {good_k:.2f} for {bad.size} of {pareto_k.size} {unit}s left out: without "
             "them the variance parameters differ too much for their elpd_i to be trusted. Fit again without each of "
             "them, or look for what sets them apart.",
             stacklevel=2,
         )
-    return replace(
-        first,
-        elpd=float(elpd_i.sum()),
-        se=float(np.sqrt(elpd_i.size * elpd_i.values.var(ddof=1))),
-        p=float(sum(part.p for part in parts)),
-        n_data_points=elpd_i.size,
+    coords, dims = {_dim(unit): labels}, (_dim(unit),)
+    return ELPDDataLOO(
+        elpd=float(elpd.sum()),
+        se=float(np.sqrt(elpd.size * elpd.var(ddof=1))),
+        p=float((lppd - elpd).sum()),
+        n_samples=n_draws,
+        n_data_points=elpd.size,
+        scale="log",
         warning=bool(bad.size),
-        elpd_i=elpd_i,
-        pareto_k=pareto_k,
-        log_weights=None,
+        good_k=good_k,
+        elpd_i=xr.DataArray(elpd, coords=coords, dims=dims, name="elpd_i"),
+        pareto_k=xr.DataArray(pareto_k, coords=coords, dims=dims, name="pareto_k"),
     )
 
 
-def _smoothed(theta: xr.Dataset, densities: xr.DataArray) -> "ELPDDataLOO":
-    """Pareto-smoothed importance sampling of some units, whose weights are not kept."""
-    from arviz_stats.loo.loo import loo as psis_loo
+def _relative_efficiency(tree: xr.DataTree) -> float:
+    """Effective sample size of the variance parameters over the number of draws, their average; one for one chain."""
+    from arviz_stats import ess
 
-    tree = xr.DataTree.from_dict({"posterior": theta, "log_likelihood": densities.to_dataset(name="y")})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of Pareto k: told once, for all units
-        found = cast("ELPDDataLOO", psis_loo(tree, var_name="y", pointwise=True))
-    return replace(found, log_weights=None)
+    draws = read.posterior(tree)
+    if draws.sizes[names.CHAIN] == 1:
+        return 1.0
+    theta = [name for name in draws.data_vars if str(name).startswith("sd_") or name in (names.SIGMA, names.PHI)]
+    found = ess(draws[theta], method="mean")
+    every = np.concatenate([found[name].values.ravel() for name in theta])
+    return float(every.mean()) / (draws.sizes[names.CHAIN] * draws.sizes[names.DRAW])
 
 
 def _dim(unit: Unit) -> str:
     return names.OBS if unit == "session" else unit
 
 
+def _kept(tree: xr.DataTree, unit: Unit) -> Ints:
+    return np.arange(read.constants(tree).sizes[names.OBS]) if unit == "session" else read.units_with_rows(tree, unit)
+
+
 def unit_log_density(tree: xr.DataTree, *, unit: Unit) -> xr.DataArray:
     r"""Draws of :math:`\log p(y_k \mid y_{-k}, \theta)`, dims (chain, draw, unit); see :func:`loo`."""
-    return xr.concat(list(log_density_chunks(tree, unit=unit)), dim=_dim(unit))
+    draws, labels = read.posterior(tree), _labels(tree, unit)
+    values = np.full((draws.sizes[names.CHAIN] * draws.sizes[names.DRAW], labels.size), np.nan)
+    for which, densities in density_parts(tree, unit=unit):
+        values[:, which] = densities.T
+    kept = _kept(tree, unit)
+    shape = (draws.sizes[names.CHAIN], draws.sizes[names.DRAW], kept.size)
+    coords = {each: draws[each].values for each in names.SAMPLE_DIMS} | {_dim(unit): labels[kept]}
+    dims = (*names.SAMPLE_DIMS, _dim(unit))
+    return xr.DataArray(values[:, kept].reshape(shape), dims=dims, coords=coords, name="log_density")
 
 
-def log_density_chunks(tree: xr.DataTree, *, unit: Unit) -> Iterator[xr.DataArray]:
-    """Go through the units, so many at a time that memory stays small; together they are `unit_log_density`."""
+def density_parts(tree: xr.DataTree, *, unit: Unit) -> Iterator[tuple[Ints, Floats]]:
+    r"""Go through the units, so many at a time that memory stays small: which ones of the tree's rows or units, and
+    :math:`\log p(y_k \mid y_{-k}, \theta)`, (units, draws).
+    """
     one_of(unit, UNITS, "unit")
     if unit != "session":
         read.require_level(tree, unit)
@@ -137,59 +166,48 @@ def log_density_chunks(tree: xr.DataTree, *, unit: Unit) -> Iterator[xr.DataArra
         yield from _crossed(tree, unit)
         return
     fit = collapsed_fit(tree)
-    step = max(1, CHUNK_VALUES // fit.coefs.shape[0])
+    at_once = max(1, CHUNK_VALUES // len(fit.residual.coefs))
     if unit == "session":
-        labels = read.constants(tree)[names.OBS].values
-        for start in range(0, labels.size, step):
-            rows = np.arange(start, min(start + step, labels.size))
-            yield _labelled(tree, _without_rows(fit, rows), names.OBS, labels[rows])
+        yield from rows_left_out(
+            fit.cross,
+            fit.columns,
+            fit.y,
+            fit.unit,
+            fit.terms,
+            fit.residual.coefs,
+            fit.factors,
+            beta=fit.beta,
+            prior=fit.prior,
+            at_once=at_once,
+        )
         return
     level = fit.levels.index(unit)
-    at_places = leave_units_out(
-        fit.cross, fit.coefs, fit.factors, fit.log_det, level=level, beta=fit.beta, prior=fit.prior
-    )
-    place = np.argsort(fit.order[level])[read.units_with_rows(tree, unit)]
-    labels = _labels(tree, unit, fit.order[level].size)[read.units_with_rows(tree, unit)]
-    for start in range(0, place.size, step):
-        part = slice(start, start + step)
-        yield _labelled(tree, at_places[:, place[part]], unit, labels[part])
+    for places, densities in units_left_out(
+        fit.cross,
+        fit.residual.coefs,
+        fit.factors,
+        (fit.residual.counts, fit.residual.terms),
+        level=level,
+        beta=fit.beta,
+        prior=fit.prior,
+        at_once=at_once,
+    ):
+        yield fit.order[level][places], densities
 
 
-def _crossed(tree: xr.DataTree, unit: Literal["session", "patient"]) -> Iterator[xr.DataArray]:
+def _crossed(tree: xr.DataTree, unit: Literal["session", "patient"]) -> Iterator[tuple[Ints, Floats]]:
     from psymech.posterior.leave_crossed import crossed_log_density
 
     values = crossed_log_density(tree, unit=unit)
-    labels = read.constants(tree)[names.OBS].values if unit == "session" else _labels(tree, unit, values.shape[1])
     step = max(1, CHUNK_VALUES // len(values))
-    for start in range(0, labels.size, step):
-        part = slice(start, start + step)
-        yield _labelled(tree, values[:, part], _dim(unit), labels[part])
+    for start in range(0, values.shape[1], step):
+        which = np.arange(start, min(start + step, values.shape[1]))
+        yield which, np.ascontiguousarray(values[:, which].T)
 
 
-def _without_rows(fit: CollapsedFit, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    return leave_rows_out(
-        fit.cross,
-        fit.columns,
-        fit.y,
-        fit.unit,
-        fit.residual.terms(),
-        fit.coefs,
-        fit.factors,
-        beta=fit.beta,
-        prior=fit.prior,
-        rows=rows,
-    )
-
-
-def _labelled(tree: xr.DataTree, values: NDArray[np.float64], dim: str, labels: np.ndarray) -> xr.DataArray:
-    draws = read.posterior(tree)
-    shape = (draws.sizes[names.CHAIN], draws.sizes[names.DRAW], labels.size)
-    coords = {each: draws[each].values for each in names.SAMPLE_DIMS} | {dim: labels}
-    return xr.DataArray(values.reshape(shape), dims=(*names.SAMPLE_DIMS, dim), coords=coords, name="log_density")
-
-
-def _labels(tree: xr.DataTree, level: str, n: int) -> np.ndarray:
-    for place in (read.posterior(tree), read.constants(tree)):
-        if level in place.coords and place.sizes[level] == n:
-            return place[level].values
-    raise SpecError(f"The fit does not name its {n} {level}s.")
+def _labels(tree: xr.DataTree, unit: Unit) -> np.ndarray:
+    one_of(unit, UNITS, "unit")
+    if unit == "session":
+        return read.constants(tree)[names.OBS].values
+    read.require_level(tree, unit)
+    return read.posterior(tree)[unit].values
