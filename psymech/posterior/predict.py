@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.special import expit
 
 from psymech import names
+from psymech.arguments import checked_seed
 from psymech.errors import DataError, DesignWarning, SpecError, shown_ids
 from psymech.names import CHAIN, DRAW, OBS, SAMPLE_DIMS, TERM, Level
 from psymech.posterior import tree as read
@@ -20,8 +21,8 @@ from psymech.residual_groups import group_labels
 Target = Literal["this_therapist", "average_therapist", "new_therapist", "new_patient"]
 Kind = Literal["mean", "draw"]
 CHUNK_VALUES: Final = 2**20  # draws x rows added up at a time: 8 MB an array
-DRAWN: Final[Mapping[str, frozenset[str]]] = {
 type Drawn = dict[str, tuple[np.ndarray, np.ndarray]]
+DRAWN: Final[Mapping[str, frozenset[str]]] = {
     "this_therapist": frozenset(),
     "new_patient": frozenset({"patient"}),
     "new_therapist": frozenset({"patient", "therapist"}),
@@ -122,14 +123,15 @@ def predict(
     if target == "new_therapist":
         read.require_level(tree, "therapist")
     chosen = read.one_response(tree, response)
-    used = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    given = checked_seed(seed)
+    used = int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
     weighed = target in ("this_therapist", "new_patient")
     rows = new_rows(tree, newdata, response=chosen, weighed=weighed)
     eta = _fixed(tree, rows)
     notes = list(rows.notes)
+    drawn_effects: Drawn = {}
     if target != "average_therapist":
         for position, level in enumerate(read.levels_of(tree)):
-    drawn_effects: Drawn = {}
             drawn = level in DRAWN[target]
             rng = np.random.default_rng([used, position])
             drawn_effects[level] = _add_random(eta, tree, level, rows.Z[level], rows.units[level], drawn=drawn, rng=rng)
@@ -192,9 +194,9 @@ def _add_random(
         rows = slice(start, start + step)
         for column, member in np.ndindex(z.shape[1], own.shape[1]):
             eta[:, rows] += effects[:, index[rows, member], column] * (z[rows, column] * weight[rows, member])
-
-
     return fresh, made
+
+
 def population_draws(tree: xr.DataTree, level: Level, n_units: int, rng: np.random.Generator) -> np.ndarray:
     """Return effects of new units, N(0, Omega) in each posterior draw, shape (samples, n_units, terms)."""
     covariance = read.covariance(tree, level)
@@ -281,9 +283,9 @@ def _outcome(
     eta: np.ndarray,
     rows: NewRows,
     carried: LastResiduals | None,
+    drawn: Drawn,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    drawn: Drawn,
     """Return drawn outcomes, (samples, rows); independent Gaussian residuals are added to `eta` in place."""
     family = read.family_of(tree, response)
     if family == "bernoulli":
@@ -338,8 +340,6 @@ def _therapist_sd(
     middle, spread = np.log(_flat(tree, names.SIGMA)), _flat(tree, names.SD_LOG_SIGMA)
     z = rng.standard_normal((middle.size, len(units.labels)))
     unseen = units.known == UNSEEN
-    return np.exp(np.where(unseen, fresh[:, units.own], known[:, np.maximum(units.known, 0)]))
-
     if names.CORR_LOG_SIGMA in read.posterior(tree) and drawn is not None:
         which, effects = drawn
         corr = _flat(tree, names.CORR_LOG_SIGMA)[:, None]
@@ -347,6 +347,8 @@ def _therapist_sd(
         z[:, which] = corr * first + np.sqrt(1.0 - corr**2) * z[:, which]
         unseen |= np.isin(units.own, which)
     fresh = middle[:, None] + spread[:, None] * z
+    return np.exp(np.where(unseen, fresh[:, units.own], known[:, np.maximum(units.known, 0)]))
+
 
 def _autoregressive(
     error: np.ndarray, phi: np.ndarray, rows: NewRows, carried: LastResiduals | None, sd: np.ndarray
