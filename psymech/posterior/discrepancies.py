@@ -14,10 +14,12 @@ MIN_ROWS_FOR_SPREAD: Final = 4  # sessions of a patient from which the size of t
 
 def unit_means(values: Floats, unit: NDArray[np.int64]) -> Floats:
     """Mean of the rows (s, n) of each unit that has rows, shape (s, units)."""
-    order = np.argsort(unit, kind="stable")
-    starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
+    if (np.diff(unit) < 0).any():
+        order = np.argsort(unit, kind="stable")
+        values, unit = values[:, order], unit[order]
+    starts = np.flatnonzero(np.diff(unit, prepend=-1))
     counts = np.diff(np.append(starts, unit.size))
-    return np.add.reduceat(values[:, order], starts, axis=1) / counts
+    return np.add.reduceat(values, starts, axis=1) / counts
 
 
 def sd_of_means(values: Floats, unit: NDArray[np.int64]) -> Floats:
@@ -34,12 +36,11 @@ def successive(rows: Rows) -> NDArray[np.int64]:
     return np.flatnonzero(rows.gap == steps[counts.argmax()])
 
 
-def lag_one(residuals: Floats, rows: Rows) -> Floats:
-    """Correlation of residuals (mean zero under the model) of successive sessions of one patient."""
-    at = successive(rows)
-    now, before = residuals[:, at], residuals[:, at - 1]
-    scale = np.sqrt((now**2).sum(axis=1) * (before**2).sum(axis=1))
-    return np.divide((now * before).sum(axis=1), scale, out=np.zeros(len(scale)), where=scale > 0)
+def lag_one(residuals: Floats, at: NDArray[np.int64]) -> Floats:
+    """Correlation of residuals (mean zero under the model) of rows with the row before each."""
+    now, before = np.take(residuals, at, axis=1), np.take(residuals, at - 1, axis=1)
+    scale = np.sqrt(np.einsum("sn,sn->s", now, now) * np.einsum("sn,sn->s", before, before))
+    return np.divide(np.einsum("sn,sn->s", now, before), scale, out=np.zeros(len(scale)), where=scale > 0)
 
 
 def kurtosis(residuals: Floats) -> Floats:
@@ -58,8 +59,9 @@ def spread_over_patients(residuals: Floats, rows: Rows) -> Floats:
     """SD over patients of the logarithm of their mean squared residual; patients with four rows or more."""
     patient = rows.unit["patient"]
     counts = np.bincount(patient)
-    enough = counts[patient] >= MIN_ROWS_FOR_SPREAD
-    squares = unit_means(residuals[:, enough] ** 2, patient[enough])
+    enough = np.flatnonzero(counts[patient] >= MIN_ROWS_FOR_SPREAD)
+    some = residuals if enough.size == patient.size else np.take(residuals, enough, axis=1)
+    squares = unit_means(some**2, patient[enough])
     return np.log(np.maximum(squares, np.finfo(float).tiny)).std(axis=1, ddof=1)
 
 

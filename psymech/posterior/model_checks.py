@@ -10,13 +10,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from psymech import names
+from psymech.arguments import checked_seed
 from psymech.posterior import discrepancies as stat
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import patient_of_rows
 from psymech.posterior.influence import therapist_influence
 from psymech.posterior.model_report import Concern, ModelCheck, ModelReport, Status, Verdict
 from psymech.posterior.prior_weight import prior_weight
-from psymech.posterior.replicates import Rows, chunks, draw_outcome, expected, linear, rows_of, thinned
+from psymech.posterior.replicates import Chunk, Rows, law_of, linear, over_chunks, rows_of, thinned
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +29,7 @@ SPREAD_RATIO: Final = 1.15
 NORMAL_SCORES: Final = 0.02  # loss of correlation with normal scores
 MIN_UNITS: Final = 8  # fewer units show neither shape nor spread
 MIN_PAIRS: Final = 30
+OUTSIDE: Final = "outside"
 OUTSIDE_NOTED: Final = 0.02  # share of predicted outcomes beyond all observed ones
 
 
@@ -82,6 +84,7 @@ def check_model(tree: xr.DataTree, *, draws: int = 500, seed: int = 0) -> ModelR
     Model: ok
       ok   session   residual autocorrelation ...
     """
+    checked_seed(seed)
     checks: list[ModelCheck] = []
     notes: list[str] = []
     several = len(read.responses_of(tree)) > 1
@@ -135,43 +138,49 @@ def _compare(tree: xr.DataTree, rows: Rows, draws: int, rng: np.random.Generator
     levels = [level for level in read.levels_of(tree) if _varies(tree, rows, level)]
     gaussian = rows.family in read.IDENTITY_LINK
     has_residual = rows.unit["patient"].size > np.unique(rows.unit["patient"]).size
-    pairs = stat.successive(rows).size >= MIN_PAIRS and has_residual
+    successive = stat.successive(rows)
+    pairs = successive.size >= MIN_PAIRS and has_residual
     spread = (np.bincount(rows.unit["patient"]) >= stat.MIN_ROWS_FOR_SPREAD).sum() >= MIN_UNITS and has_residual
-    seen: dict[str, list[Floats]] = {}
-    predicted: dict[str, list[Floats]] = {}
-    outside: list[float] = []
+    at_risk = {level: np.flatnonzero(np.isin(rows.index, read.rows_at_risk(tree, level))) for level in levels}
     low, high = rows.y.min(), rows.y.max()
+    law = law_of(tree, rows)
 
-    def note(name: str, data: Floats, model: Floats) -> None:
-        seen.setdefault(name, []).append(data)
-        predicted.setdefault(name, []).append(model)
-
-    for chunk in chunks(tree, rows, draws=draws, rng=rng):
+    def statistics(chunk: Chunk, rng: np.random.Generator) -> dict[str, tuple[Floats, Floats]]:
+        """Each statistic of the data and of replicates, whose residuals are the same at all levels."""
+        made = {}
+        noise = law.noise(chunk.draw, rng)
         eta = linear(chunk)
-        mean = expected(tree, rows, eta, chunk.draw)
-        drawn = draw_outcome(tree, rows, eta, chunk.draw, rng)
+        mean, drawn = law.expected(eta, chunk.draw), law.outcome(eta, noise, chunk.draw)
         data, model = rows.y - mean, drawn - mean
         if pairs:
-            note("lag", stat.lag_one(data, rows), stat.lag_one(model, rows))
+            made["lag"] = stat.lag_one(data, successive), stat.lag_one(model, successive)
         if gaussian and has_residual:
-            note("tails", stat.kurtosis(data), stat.kurtosis(model))
-            outside.append(float(((drawn < low) | (drawn > high)).mean()))
+            made["tails"] = stat.kurtosis(data), stat.kurtosis(model)
+            made[OUTSIDE] = ((drawn < low) | (drawn > high)).mean(axis=1), np.zeros(len(drawn))
             if spread:
-                note("spread", stat.spread_over_patients(data, rows), stat.spread_over_patients(model, rows))
+                made["spread"] = stat.spread_over_patients(data, rows), stat.spread_over_patients(model, rows)
         for position, level in enumerate(levels):
-            new = tuple(levels[: position + 1])
-            mean = expected(tree, rows, linear(chunk, without=new), chunk.draw)
-            drawn = draw_outcome(tree, rows, linear(chunk, anew=new), chunk.draw, rng)
-            at = np.flatnonzero(np.isin(rows.index, read.rows_at_risk(tree, level)))
+            new, at = tuple(levels[: position + 1]), at_risk[level]
+            mean = law.expected(linear(chunk, without=new), chunk.draw)
+            drawn = law.outcome(linear(chunk, anew=new), noise, chunk.draw)
+            data, model = rows.y - mean, drawn - mean
+            if at.size < rows.y.size:
+                data, model = data[:, at], model[:, at]
             unit = rows.unit[level][at]
-            residuals = ((rows.y - mean)[:, at], (drawn - mean)[:, at])
-            note(level, stat.sd_of_means(residuals[0], unit), stat.sd_of_means(residuals[1], unit))
-    found = {name: (np.concatenate(seen[name]), np.concatenate(predicted[name])) for name in seen}
-    checks = [_worded(name, rows, *found[name]) for name in found]
+            made[level] = stat.sd_of_means(data, unit), stat.sd_of_means(model, unit)
+        return made
+
+    parts = over_chunks(statistics, tree, rows, draws=draws, rng=rng)
+    outside = [part.pop(OUTSIDE)[0] for part in parts if OUTSIDE in part]
+    checks = []
+    for name in parts[0]:
+        data, model = (np.concatenate([part[name][side] for part in parts]) for side in (0, 1))
+        checks.append(_worded(name, rows, data, model))
     notes = []
-    if outside and np.mean(outside) > OUTSIDE_NOTED:
+    share = float(np.concatenate(outside).mean()) if outside else 0.0
+    if share > OUTSIDE_NOTED:
         notes.append(
-            f"{100 * np.mean(outside):.0f}% of the outcomes that the model predicts lie outside the observed range "
+            f"{100 * share:.0f}% of the outcomes that the model predicts lie outside the observed range "
             f"({low:g} to {high:g}): means and slopes are little affected, predictions of single sessions are."
         )
     return checks, notes
@@ -279,8 +288,7 @@ def _shapes(tree: xr.DataTree, draws: int, rng: np.random.Generator) -> list[Mod
     for level in read.levels_of(tree):
         dim = names.term_dim(level)
         labels = read.labels_of(posterior, dim)
-        u = posterior[names.effect(level)].transpose(*names.SAMPLE_DIMS, level, dim).values
-        u = u[:, :, read.units_with_rows(tree, level)]
+        u = read.level_effects(tree, level).values[:, :, read.units_with_rows(tree, level)]
         n_units = u.shape[2]
         if n_units < MIN_UNITS:
             found.append(_few_units(level, n_units))

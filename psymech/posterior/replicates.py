@@ -1,6 +1,7 @@
 """Data sets that a fitted model would produce: replicated outcomes, drawn on demand in chunks from the tree alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,13 +12,15 @@ from scipy.special import expit
 
 from psymech import names
 from psymech.errors import SpecError
+from psymech.gaussian.threads import cores
 from psymech.names import SAMPLE_DIMS
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import patient_of_rows
-from psymech.posterior.residuals import row_sd
+from psymech.posterior.residuals import RowSD, row_sd
 
 Floats = NDArray[np.float64]
-CHUNK_VALUES: Final = 2**21  # draws x rows held at a time: 16 MB an array
+CHUNK_VALUES: Final = 2**18  # draws x rows held at a time: 2 MB an array, which stays near the processor
+MOST_THREADS: Final = 8  # each holds a dozen such arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,37 +93,92 @@ def thinned(tree: xr.DataTree, draws: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(int(draws), total)).astype(np.int64))
 
 
-def chunks(tree: xr.DataTree, rows: Rows, *, draws: int, rng: np.random.Generator) -> Iterator[Chunk]:
-    """Go through thinned posterior draws, so many at a time that memory stays small."""
-    chosen = thinned(tree, draws)
-    step = max(1, CHUNK_VALUES // max(rows.index.size, 1))
-    posterior = read.posterior(tree)
-    beta = posterior[names.BETA].transpose(*SAMPLE_DIMS, names.TERM).values
-    beta = beta.reshape(-1, beta.shape[-1])
-    design = read.constants(tree)[names.DESIGN_X].transpose(names.OBS, names.TERM).values[rows.index].astype(float)
-    levels = read.levels_of(tree)
-    z = {level: read.design_rows(tree, level, rows.index) for level in levels}
-    root = {level: _roots(read.covariance(tree, level)) for level in levels}
-    shares = {level: tuple(each[rows.index] for each in read.shares_of_obs(tree, level)) for level in levels}
-    effects = {}
-    for level in levels:
-        u = posterior[names.effect(level)].transpose(*SAMPLE_DIMS, level, names.term_dim(level)).values
-        effects[level] = u.reshape(-1, *u.shape[2:])
-    for start in range(0, chosen.size, step):
-        draw = chosen[start : start + step]
-        mine = {level: effects[level][draw] for level in levels}
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What chunks are made of: all draws (D) of one response's fixed and random effects, and its rows' columns."""
+
+    beta: Floats  # (D, n_fixed)
+    design: Floats  # (n, n_fixed)
+    effects: Mapping[str, Floats]  # (D, n_units, n_terms)
+    root: Mapping[str, Floats]  # (D, n_terms, n_terms)
+    z: Mapping[str, Floats]  # (n, n_terms)
+    shares: Mapping[str, tuple[NDArray[np.int64], Floats]]
+
+    def chunk(self, draw: NDArray[np.int64], rng: np.random.Generator) -> Chunk:
+        """Return some draws."""
+        mine = {level: effects[draw] for level, effects in self.effects.items()}
         fresh = {
-            level: np.einsum("sij,skj->ski", root[level][draw], rng.standard_normal(mine[level].shape))
-            for level in levels
+            level: np.einsum("sij,skj->ski", self.root[level][draw], rng.standard_normal(mine[level].shape))
+            for level in mine
         }
-        yield Chunk(
-            fixed=beta[draw] @ design.T,
-            seen={level: contribution(mine[level], z[level], *shares[level]) for level in levels},
-            anew={level: contribution(fresh[level], z[level], *shares[level]) for level in levels},
+        return Chunk(
+            fixed=self.beta[draw] @ self.design.T,
+            seen={level: contribution(mine[level], self.z[level], *self.shares[level]) for level in mine},
+            anew={level: contribution(fresh[level], self.z[level], *self.shares[level]) for level in mine},
             effects=mine,
             effects_anew=fresh,
             draw=draw,
         )
+
+
+def source_of(tree: xr.DataTree, rows: Rows) -> Source:
+    """Read what chunks are made of."""
+    beta = read.posterior(tree)[names.BETA].transpose(*SAMPLE_DIMS, names.TERM).values
+    levels = read.levels_of(tree)
+    effects = {}
+    for level in levels:
+        u = read.level_effects(tree, level).values
+        effects[level] = u.reshape(-1, *u.shape[2:])
+    return Source(
+        beta=beta.reshape(-1, beta.shape[-1]),
+        design=read.constants(tree)[names.DESIGN_X].transpose(names.OBS, names.TERM).values[rows.index].astype(float),
+        effects=effects,
+        root={level: _roots(read.covariance(tree, level)) for level in levels},
+        z={level: read.design_rows(tree, level, rows.index) for level in levels},
+        shares={level: tuple(each[rows.index] for each in read.shares_of_obs(tree, level)) for level in levels},
+    )
+
+
+def _cut(
+    tree: xr.DataTree, rows: Rows, draws: int, rng: np.random.Generator
+) -> list[tuple[NDArray[np.int64], np.random.Generator]]:
+    """Thinned draws, some at a time, each part with random numbers of its own."""
+    chosen = thinned(tree, draws)
+    step = max(1, CHUNK_VALUES // max(rows.index.size, 1))
+    parts = [chosen[start : start + step] for start in range(0, chosen.size, step)]
+    return list(zip(parts, rng.spawn(len(parts)), strict=True))
+
+
+def chunks(tree: xr.DataTree, rows: Rows, *, draws: int, rng: np.random.Generator) -> Iterator[Chunk]:
+    """Go through thinned posterior draws, so many at a time that memory stays small."""
+    source = source_of(tree, rows)
+    for draw, own in _cut(tree, rows, draws, rng):
+        yield source.chunk(draw, own)
+
+
+def over_chunks[T](
+    work: Callable[[Chunk, np.random.Generator], T],
+    tree: xr.DataTree,
+    rows: Rows,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> list[T]:
+    """Return what `work` makes of each chunk, in order, some chunks side by side.
+
+    It gets random numbers of the chunk's own, so that the result does not depend on the number of cores.
+    """
+    source, parts = source_of(tree, rows), _cut(tree, rows, draws, rng)
+
+    def one(part: tuple[NDArray[np.int64], np.random.Generator]) -> T:
+        draw, own = part
+        return work(source.chunk(draw, own), own)
+
+    workers = min(cores(), MOST_THREADS, len(parts))
+    if workers == 1:
+        return [one(part) for part in parts]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(one, parts))
 
 
 def _roots(covariance: Floats) -> Floats:
@@ -138,8 +196,9 @@ def contribution(effects: Floats, z: Floats, unit: NDArray[np.int64], weight: Fl
         if z[:, j].any():
             mine = np.ascontiguousarray(effects[:, :, j])
             for k in range(unit.shape[1]):
-                part = np.take(mine, unit[:, k], axis=1)
-                part *= z[:, j] * weight[:, k]
+                part, scale = np.take(mine, unit[:, k], axis=1), z[:, j] * weight[:, k]
+                if (scale != 1.0).any():
+                    part *= scale
                 total += part
     return total
 
@@ -153,33 +212,75 @@ def linear(chunk: Chunk, *, anew: tuple[str, ...] = (), without: tuple[str, ...]
     return total
 
 
-def expected(tree: xr.DataTree, rows: Rows, eta: Floats, draw: NDArray[np.int64]) -> Floats:
-    """Expected outcome (s, n) at a linear predictor; of an ordinal outcome, the expected category code."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Law:
+    """Distribution of one response's outcomes given the linear predictor, at all draws (D).
+
+    Attributes
+    ----------
+    sd : residual SDs, of a Gaussian or Student-t outcome; nu, phi : (D,) or None; cut : (D, n_cutpoints) or None.
+    """
+
+    rows: Rows
+    sd: RowSD | None
+    nu: Floats | None
+    phi: Floats | None
+    cut: Floats | None
+
+    def expected(self, eta: Floats, draw: NDArray[np.int64]) -> Floats:
+        """Return the expected outcome (s, n) at a linear predictor; of an ordinal outcome, the expected code."""
+        if self.cut is not None:
+            chances = (expit(eta - self.cut[draw, j][:, None]) for j in range(self.cut.shape[1]))
+            return lowest(self.rows) + sum(chances, start=np.zeros(1))
+        return eta if self.sd is not None else expit(eta)
+
+    def noise(self, draw: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+        """Draw what outcomes (s, n) vary by: residuals (AR(1) ones session by session), or latent logistic ones."""
+        shape = (draw.size, self.rows.index.size)
+        if self.sd is None:
+            return rng.logistic(size=shape)
+        if self.nu is not None:
+            return self.sd.of_rows(draw) * rng.standard_t(np.broadcast_to(self.nu[draw][:, None], shape))
+        noise = rng.standard_normal(shape)
+        if self.phi is not None:
+            noise = _autoregressive(noise, self.phi[draw], self.rows)
+        noise *= self.sd.of_rows(draw)
+        return noise
+
+    def outcome(self, eta: Floats, noise: Floats, draw: NDArray[np.int64]) -> Floats:
+        """Return outcomes (s, n) at a linear predictor and what they vary by."""
+        latent = eta + noise
+        if self.cut is not None:
+            above = (latent > self.cut[draw, j][:, None] for j in range(self.cut.shape[1]))
+            return lowest(self.rows) + sum(above, start=np.zeros(1))
+        return latent if self.sd is not None else (latent > 0.0).astype(float)
+
+
+def law_of(tree: xr.DataTree, rows: Rows) -> Law:
+    """Read the distribution of a response's outcomes."""
     if rows.family == "bernoulli":
-        return expit(eta)
-    if rows.family != "ordinal":
-        return eta
-    return lowest(rows) + np.sum([expit(eta - cut) for cut in _cutpoints(tree, draw)], axis=0)
+        return Law(rows, None, None, None, None)
+    if rows.family == "ordinal":
+        cut = read.posterior(tree)[names.CUTPOINTS].transpose(*SAMPLE_DIMS, names.THRESHOLD).values
+        return Law(rows, None, None, None, cut.reshape(-1, cut.shape[-1]))
+    student, known = rows.family == "student", read.posterior(tree)
+    return Law(
+        rows,
+        row_sd(tree, rows.response, rows.index),
+        read.per_response(tree, names.NU, rows.response).values.reshape(-1) if student else None,
+        read.per_response(tree, names.PHI, rows.response).values.reshape(-1)
+        if names.PHI in known and not student
+        else None,
+        None,
+    )
 
 
 def draw_outcome(
     tree: xr.DataTree, rows: Rows, eta: Floats, draw: NDArray[np.int64], rng: np.random.Generator
 ) -> Floats:
-    """Replicated outcomes (s, n) at a linear predictor, residuals included (AR(1) ones session by session)."""
-    if rows.family == "bernoulli":
-        return (rng.random(eta.shape) < expit(eta)).astype(float)
-    if rows.family == "ordinal":
-        latent = eta + rng.logistic(size=eta.shape)
-        return lowest(rows) + np.sum([latent > cut for cut in _cutpoints(tree, draw)], axis=0).astype(float)
-    sigma = row_sd(tree, rows.response, rows.index).of_rows(draw)
-    if rows.family == "student":
-        nu = read.per_response(tree, names.NU, rows.response).values.reshape(-1)[draw][:, None]
-        return eta + sigma * rng.standard_t(np.broadcast_to(nu, eta.shape))
-    noise = rng.standard_normal(eta.shape)
-    if names.PHI in read.posterior(tree):
-        phi = read.per_response(tree, names.PHI, rows.response).values.reshape(-1)[draw]
-        noise = _autoregressive(noise, phi, rows)
-    return eta + sigma * noise
+    """Replicated outcomes (s, n) at a linear predictor, residuals included."""
+    law = law_of(tree, rows)
+    return law.outcome(eta, law.noise(draw, rng), draw)
 
 
 def _autoregressive(noise: Floats, phi: Floats, rows: Rows) -> Floats:
@@ -195,9 +296,3 @@ def _autoregressive(noise: Floats, phi: Floats, rows: Rows) -> Floats:
 def lowest(rows: Rows) -> float:
     """Code of an ordinal outcome's lowest category."""
     return float(rows.y.min())
-
-
-def _cutpoints(tree: xr.DataTree, draw: NDArray[np.int64]) -> list[Floats]:
-    cut = read.posterior(tree)[names.CUTPOINTS].transpose(*SAMPLE_DIMS, names.THRESHOLD).values
-    flat = cut.reshape(-1, cut.shape[-1])[draw]
-    return [flat[:, j : j + 1] for j in range(flat.shape[1])]
