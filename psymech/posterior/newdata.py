@@ -114,9 +114,9 @@ def new_rows(tree: xr.DataTree, newdata: object, *, response: str, weighed: bool
     averaged = bool(shared) and read.level_of_response(tree, response) != "session"
     if shared and (weighed or averaged):
         _refuse_gaps(tree, data, units["patient"])
-        units = {
-            level: _with_members(data, level, found) if level in shared else found for level, found in units.items()
-        }
+    if weighed:
+        for level in shared:
+            units[level] = _with_members(data, level, units[level])
     entries = read.response_terms(tree, response)
     kept, notes = _kept(data, entries, response)
     columns = _Columns(tree, data, units, time_basis(tree), averaged)

@@ -416,6 +416,16 @@ def test_a_new_therapist_has_weight_one(drawn: xr.DataTree, study: pd.DataFrame)
     assert abs(ratio - 1) < 5 * np.sqrt(2 / (80 * 12))  # five standard errors, were the 12 therapists all there is
 
 
+def test_a_new_therapist_of_a_score_has_weight_one(data: psm.SessionData) -> None:
+    tree = drawn_tree(MULTIPLE, data)
+    rows = pd.DataFrame({"patient": "X", "therapist": ["T01", "T02", "T01"], "session": [1, 2, 3], "y": 9.0})
+    rows["score_pre"] = 15.0
+    found = [psm.predict(tree, rows, target=target, seed=2).values for target in ("new_therapist", "average_therapist")]
+    apart = found[0] - found[1]
+    np.testing.assert_allclose(apart[..., 2], apart[..., 0], atol=1e-10)  # with shares a third would be of the other's
+    assert np.abs(apart[..., 1] - apart[..., 0]).max() > 0.1
+
+
 def test_sessions_that_weights_need_are_asked_for(drawn: xr.DataTree, study: pd.DataFrame) -> None:
     late = study[study["session"] > 3]
     with pytest.raises(DataError, match=r"expected all sessions of a patient .* P00"):
