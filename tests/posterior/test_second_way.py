@@ -9,7 +9,7 @@ import xarray as xr
 
 import psymech as psm
 from psymech import names
-from psymech.errors import DataError, SpecError
+from psymech.errors import DataError, PsymechError, SpecError
 from psymech.posterior import response_scale
 from tests.posterior.drawn_trees import drawn_tree
 
@@ -251,20 +251,22 @@ def test_courses_of_therapists_are_those_of_patients_who_have_one() -> None:
     assert "who have a therapist" in found.attrs["held_at"]
 
 
-@pytest.mark.parametrize("kind", ["shared", "joined"])
-def test_fits_saved_without_sessions_refuse_the_predictions_that_whole_ones_refuse(kind: str, tmp_path: Path) -> None:
-    if kind == "shared":
-        tree, match = drawn_tree(psm.growth("y", membership="to date"), CROSSED), "share the rows"
-    else:
-        course = psm.process("y", techniques=["x"], slopes={"patient": ["x"]}, decompose="none")
-        spec = psm.outcomes("post", covariates=["trait"], process=course, suffixes=None, baseline=False)
-        tree, match = drawn_tree(spec, NESTED), "random effects of another response"
-    response = "y" if kind == "shared" else "post"
+def test_fits_saved_without_sessions_refuse_what_whole_ones_refuse(tmp_path: Path) -> None:
+    course = psm.process("y", techniques=["x"], slopes={"patient": ["x"]}, decompose="none")
+    spec = psm.outcomes("post", covariates=["trait"], process=course, suffixes=None, baseline=False)
+    tree = drawn_tree(spec, NESTED)
     psm.save(tree, tmp_path / "fit.nc", data=False)
-    rows = FRAME.drop(columns="therapist").rename(columns={"held_by": "therapist"}) if kind == "shared" else FRAME
     for each in (tree, psm.load(tmp_path / "fit.nc")):
-        with pytest.raises(SpecError, match=match):
-            psm.predict(each, rows.head(3), response=response)
+        with pytest.raises(SpecError, match="random effects of another response"):
+            psm.predict(each, FRAME.head(3), response="post")
+
+
+def test_without_sessions_nobody_knows_whether_therapists_share_rows(tmp_path: Path) -> None:
+    tree = drawn_tree(psm.growth("y", membership="to date"), CROSSED)
+    psm.save(tree, tmp_path / "fit.nc", data=False)
+    rows = FRAME.drop(columns="therapist").rename(columns={"held_by": "therapist"})
+    with pytest.raises(PsymechError, match="without"):
+        psm.predict(psm.load(tmp_path / "fit.nc"), rows.head(3))
 
 
 def test_what_does_not_need_patients_effects_works_without_them() -> None:
@@ -274,7 +276,12 @@ def test_what_does_not_need_patients_effects_works_without_them() -> None:
         xr.testing.assert_identical(
             psm.predict(kept, rows, target=target, seed=2), psm.predict(tree, rows, target=target, seed=2)
         )
-    for ask in (lambda: psm.predict(kept, rows), lambda: psm.true_change(kept, threshold=1.0)):
+    asked = (
+        lambda: psm.predict(kept, rows),
+        lambda: psm.true_change(kept, threshold=1.0),
+        lambda: psm.check_model(kept),
+    )
+    for ask in asked:
         with pytest.raises(DataError, match="kept no effects of patients"):
             ask()
     assert names.effect("therapist") in kept["posterior"]
