@@ -288,12 +288,12 @@ def _shapes(tree: xr.DataTree, draws: int, rng: np.random.Generator) -> list[Mod
     for level in read.levels_of(tree):
         dim = names.term_dim(level)
         labels = read.labels_of(posterior, dim)
-        u = read.level_effects(tree, level).values[:, :, read.units_with_rows(tree, level)]
-        n_units = u.shape[2]
+        every = read.level_effects(tree, level).values
+        flat = every.reshape(-1, *every.shape[2:])[thinned(tree, draws)][:, read.units_with_rows(tree, level)]
+        n_units = flat.shape[1]
         if n_units < MIN_UNITS:
             found.append(_few_units(level, n_units))
             continue
-        flat = u.reshape(-1, *u.shape[2:])[thinned(tree, draws)]
         for j, label in enumerate(labels):
             effects = flat[:, :, j]
             data = stat.departure_from_normal(effects)

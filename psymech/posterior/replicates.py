@@ -112,13 +112,22 @@ class Source:
             for level in mine
         }
         return Chunk(
-            fixed=self.beta[draw] @ self.design.T,
+            fixed=_product(self.beta[draw], self.design),
             seen={level: contribution(mine[level], self.z[level], *self.shares[level]) for level in mine},
             anew={level: contribution(fresh[level], self.z[level], *self.shares[level]) for level in mine},
             effects=mine,
             effects_anew=fresh,
             draw=draw,
         )
+
+
+def _product(beta: Floats, design: Floats) -> Floats:
+    """Fixed part (s, n); column by column, as the threads of a matrix product would wait for each other here."""
+    total = np.zeros((beta.shape[0], design.shape[0]))
+    part = np.empty_like(total)
+    for j in range(design.shape[1]):
+        total += np.multiply(beta[:, j : j + 1], design[:, j], out=part)
+    return total
 
 
 def source_of(tree: xr.DataTree, rows: Rows) -> Source:
