@@ -63,6 +63,7 @@ SESSION_OF_OBS: Final = "session_of_obs"  # (obs) session number as given
 TIME_OF_OBS: Final = "time_of_obs"  # (obs) time as given
 COLUMN: Final = "column"  # of the data, as the user named it
 MEAN_OF_UNIT: Final = "mean_{level}"  # (level, column) unit means by which decomposed variables were split
+COUNT_OF_UNIT: Final = "{count}_of_{level}"  # (level) of caseload(), kept where the rows are left out
 RESPONSE_OF_OBS: Final = "response_of_obs"  # (obs) index of the response, only with several responses
 RESIDUAL_GROUP_OF_OBS: Final = "residual_group_of_obs"  # (obs) index of the residual's group, only with residual_by=
 
@@ -131,6 +132,11 @@ def member_dim(level: str) -> str:
 def parent_of_unit(level: str, parent: str) -> str:
     """Index of each unit's parent, dims (level)."""
     return PARENT_OF_UNIT.format(level=level, parent=parent)
+
+
+def count_of_unit(count: str, level: str) -> str:
+    """A column of the caseload by unit, dims (level), in a fit saved without its rows: ``n_patients_of_therapist``."""
+    return COUNT_OF_UNIT.format(count=count, level=level)
 
 
 def mean_of_unit(level: str) -> str:

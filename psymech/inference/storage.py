@@ -19,11 +19,15 @@ import numpy as np
 import xarray as xr
 
 from psymech import __version__, names
-from psymech.errors import DataError, shown_ids
+from psymech.arguments import instance
+from psymech.errors import DataError, PsymechError, shown_ids
 from psymech.inference.digests import Attributes, Digests, Groups, differing, digests, short, total, where
 from psymech.inference.run_folder import is_run
 from psymech.inference.seal import REMEDY, check_seal, seal
-from psymech.posterior.tree import ATTR_DATA, DATA_LEFT_OUT
+from psymech.posterior import tree as read
+from psymech.posterior.caseload import caseload
+from psymech.posterior.kept_counts import KEPT, UPPER, counts_to_keep, rows_left_out
+from psymech.posterior.tree import ATTR_DATA, DATA_LEFT_OUT, refuse_other
 from psymech.spec.model import one_of
 
 Format = Literal[".nc", ".zarr"]
@@ -59,7 +63,8 @@ def save(
     data
         False leaves out whatever has one value a session: the outcome, the design columns, session numbers, times and
         which row belongs to whom; the means of patients and therapists; and the notes on the table, which may quote
-        values. Draws of the effects of patients and therapists with their ids stay, and they are personal data too.
+        values. Draws of the effects of patients and therapists with their ids stay, and they are personal data too; so
+        do the numbers of patients of therapists and clinics, and of their sessions from five patients on.
         Estimates that need the sessions say so.
     level
         ``"population"`` leaves out, beside the data, whatever has one value a patient, therapist or clinic, and all
@@ -82,6 +87,9 @@ def save(
     >>> psm.save(tree, "fit.nc").name
     'fit.nc'
     """
+    refuse_other(tree)
+    instance(data, bool, "data", "True or False")
+    instance(path, (str, os.PathLike), "path", "a file name")
     path = Path(path)
     one_of(level, ("unit", "population"), "level")
     _check_place(path, path.resolve(), file_format(path))
@@ -147,6 +155,7 @@ def load(path: str | Path) -> xr.DataTree:
     >>> psm.load(path).identical(tree)
     True
     """
+    instance(path, (str, os.PathLike), "path", "a file name")
     path = Path(path)
     format_ = file_format(path)
     _check_exists(path, format_)
@@ -178,20 +187,34 @@ def load(path: str | Path) -> xr.DataTree:
 def without_data(tree: xr.DataTree) -> xr.DataTree:
     """Return the tree without any variable that has one value a session, a unit's means and the notes on the table.
 
-    Of the constant data only the nesting stays: which patient belongs to which therapist.
+    Of the constant data the nesting stays, which patient belongs to which therapist, and the caseloads of therapists
+    and clinics join it.
     """
     groups: dict[str, xr.Dataset] = {}
     for node in tree.subtree:
         dataset = node.to_dataset(inherit=False)
         kept = dataset.drop_vars([name for name, v in dataset.variables.items() if DATA_DIMS & set(v.dims)])
         if node.path == f"/{names.CONSTANT_DATA}":
-            kept = kept[[name for name in kept.data_vars if name in NESTING]]
+            kept = kept[[name for name in kept.data_vars if name in NESTING | KEPT]]
+            kept = kept.assign(_counts(tree))
         if kept.data_vars or not dataset.data_vars:
             groups[node.path] = kept
     new = xr.DataTree.from_dict(groups)
     new.attrs = {name: value for name, value in tree.attrs.items() if name != names.ATTR_NOTES}
     new.attrs |= {ATTR_DATA: DATA_LEFT_OUT}
     return new
+
+
+def _counts(tree: xr.DataTree) -> dict[str, xr.Variable]:
+    """Caseloads of therapists and clinics, sessions of few patients left out; none of a fit that has lost its rows."""
+    found: dict[str, xr.Variable] = {}
+    if rows_left_out(tree):
+        return found
+    for level in read.levels_of(tree):
+        if level in UPPER:
+            with suppress(PsymechError):  # what cannot be counted is not kept; caseload() of the file says so
+                found |= counts_to_keep(caseload(tree, level=level), read.unit_labels(tree, level), level)
+    return found
 
 
 def population_only(tree: xr.DataTree) -> xr.DataTree:

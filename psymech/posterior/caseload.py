@@ -10,6 +10,7 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.names import LEVELS, Level
 from psymech.posterior import tree as read
+from psymech.posterior.kept_counts import kept_caseload, rows_left_out
 
 ROW_OF_OBS: Final = "row_of_obs"
 CHILDREN: dict[str, tuple[str, ...]] = {
@@ -62,7 +63,16 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
         Index: the level's units, without the placeholders of untreated patients in partially nested designs; columns
         ``n_therapists`` (clinics), ``n_patients`` (therapists, clinics), ``n_sessions``. With multiple membership
         these count patients and sessions in which the unit has a share, and ``caseload`` is the sum over patients of
-        the unit's share of the patient's latest row: one patient shared by two therapists counts as one in all.
+        the unit's share of the patient's latest row: one patient shared by two therapists counts as one in all. A fit
+        that was saved with ``data=False`` has the counts of therapists and clinics; sessions of those with fewer than
+        five patients are missing.
+
+    Raises
+    ------
+    SpecError
+        No such level.
+    DataError
+        The fit was saved without its rows and keeps no such count: those of patients, or of one response of several.
 
     Examples
     --------
@@ -73,6 +83,8 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
     if level not in CHILDREN:
         raise SpecError(f"level: expected one of {', '.join(CHILDREN)}, found {level!r}.")
     read.require_level(tree, level)
+    if rows_left_out(tree):
+        return kept_caseload(tree, level, response)
     rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, level))
     labels = read.unit_labels(tree, level)
     data = read.constants(tree, columns=False)
@@ -136,13 +148,15 @@ def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np
     the effects v of the levels above at their posterior means. It estimates what a random intercept estimates, before
     shrinkage; so it is defined for an intercept whose level has no other random terms than within-patient parts (they
     average zero in each unit), for outcomes on the scale of the linear predictor, for units that share no rows, and
-    where the fit kept the effects of the levels above.
+    where the fit kept its rows and the effects of the levels above.
     """
     n_units = len(read.unit_labels(tree, level))
     centred = {info.label for info in read.terms_of(tree) if info.part == "within"}
     others = [each for each in read.labels_of(read.posterior(tree), names.term_dim(level)) if each != label]
     is_intercept = label in (names.INTERCEPT, read.response_label(response, names.INTERCEPT))
     if not (is_intercept and centred.issuperset(others) and read.family_of(tree, response) in read.IDENTITY_LINK):
+        return np.full(n_units, np.nan)
+    if rows_left_out(tree):
         return np.full(n_units, np.nan)
     above = [each for each in read.levels_of(tree) if LEVELS.index(each) > LEVELS.index(cast(Level, level))]
     if read.is_shared(tree, level) or any(names.effect(each) not in read.posterior(tree) for each in above):

@@ -349,8 +349,9 @@ def outcome(tree: xr.DataTree) -> np.ndarray:
 def is_shared(tree: xr.DataTree, level: str) -> bool:
     """Whether units of a level share rows (multiple membership); without the sessions, whether they may."""
     if tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT:
-        spec, design = json_attr(tree, names.ATTR_SPEC), json_attr(tree, names.ATTR_DESIGN)
-        return level != "patient" and spec.get("membership", "current") != "current" and not design["nested"]
+        if level == "patient" or json_attr(tree, names.ATTR_SPEC).get("membership", "current") == "current":
+            return False
+        return not json_attr(tree, names.ATTR_DESIGN)["nested"]
     return names.CONSTANT_DATA in tree.children and names.members_of_obs(level) in tree[names.CONSTANT_DATA]
 
 

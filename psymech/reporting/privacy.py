@@ -1,6 +1,7 @@
 """What leaves the house: ids replaced by shuffled codes, small groups left out, cells that no spreadsheet runs."""
 
 import csv
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,11 @@ import pandas as pd
 import xarray as xr
 
 from psymech import names
+from psymech.arguments import checked_seed, whole
 from psymech.errors import DataError, PsymechError, SpecError
 from psymech.names import LEVELS
 from psymech.posterior import tree as read
-from psymech.posterior.caseload import patient_of_rows
+from psymech.posterior.caseload import caseload
 
 MIN_PATIENTS: Final = 5  # the smallest number of patients that an anonymised table shows anything about
 MAX_SHOWN: Final = 60
@@ -79,12 +81,13 @@ def printable(text: str) -> str:
 
 def mask(tree: xr.DataTree, *, anonymize: bool, min_patients: int, seed: int | None) -> Masked:
     """Return the tree under codes in shuffled order (or under its own ids, made printable) and the units to hide."""
+    whole(min_patients, "min_patients", lowest=0)
     if anonymize and min_patients < MIN_PATIENTS:
         raise SpecError(
             f"min_patients: an anonymised report shows no group of fewer than {MIN_PATIENTS} patients, "
             f"found {min_patients!r}. Use {MIN_PATIENTS} or more, or anonymize=False for use inside the service."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     posterior = read.posterior(tree)
     labels = {level: posterior[level].values.tolist() for level in LEVELS if level in posterior.coords}
     codes: dict[str, dict[Any, str]] = {}
@@ -133,11 +136,10 @@ def _small(tree: xr.DataTree, min_patients: int) -> dict[str, tuple[str, ...]]:
         kept = read.units_with_rows(tree, level)
         labels = [str(read.unit_labels(tree, level)[i]) for i in kept]
         try:
-            pairs = read.unit_pairs(tree, level, patient_of_rows(tree), read.rows_at_risk(tree, level))
-        except PsymechError:  # saved without its data: nobody can say who is small, so nobody is shown
+            load = caseload(tree, level=level)["n_patients"].to_numpy()
+        except PsymechError:  # nobody can say who is small, so nobody is shown
             hidden[level] = tuple(labels)
             continue
-        load = np.bincount(pairs[:, 0], minlength=read.posterior(tree).sizes[level])[kept]
         small = int((load < min_patients).sum())
         order = np.argsort(load, kind="stable")[: 2 if small == 1 else small]
         hidden[level] = tuple(labels[i] for i in order)
@@ -145,7 +147,10 @@ def _small(tree: xr.DataTree, min_patients: int) -> dict[str, tuple[str, ...]]:
 
 
 def shown_findings(masked: Masked) -> list[tuple[str, str]]:
-    """Return severity and words of every finding on the table; anonymous ones name nobody and count no small group."""
+    """Return severity and words of the findings on the table; anonymous ones name nobody and count no small group.
+
+    Notes on columns that the model does not use are left out.
+    """
     attr = masked.tree.attrs.get(names.ATTR_NOTES)
     if attr is None:
         return []
@@ -155,6 +160,8 @@ def shown_findings(masked: Masked) -> list[tuple[str, str]]:
         if isinstance(entry, str):  # a fit of an early version: its words cannot be told from ids
             found.append(("note", "A finding of an earlier version was left out." if masked.anonymous else entry))
             continue
+        if entry["severity"] == "note" and not _concerns(masked.tree, entry.get("column") or ""):
+            continue
         text = " ".join(part for part in (entry["message"], entry["remedy"]) if part)
         if masked.anonymous:
             if entry["code"] in VALUES_SHOWN:
@@ -162,6 +169,12 @@ def shown_findings(masked: Masked) -> list[tuple[str, str]]:
             text = without_ids(text, [*map(str, entry["ids"])], known, masked.min_patients)
         found.append((entry["severity"], text))
     return found
+
+
+def _concerns(tree: xr.DataTree, column: str) -> bool:
+    """Whether a note on a column belongs in a report: on any without a name, and on those that the fit mentions."""
+    said = (tree.attrs.get(names.ATTR_SPEC, ""), tree.attrs.get(names.ATTR_DESIGN, ""))
+    return not column or any(json.dumps(column, ensure_ascii=False) in text for text in said)
 
 
 def without_ids(text: str, own: Sequence[str], known: Iterable[str], min_patients: int = MIN_PATIENTS) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import zarr
@@ -16,7 +17,9 @@ import zarr
 import psymech as psm
 from psymech import names
 from psymech.inference.storage import ATTR_PARTS, ATTR_SHA256
+from psymech.reporting.privacy import mask
 from tests.posterior.fitted_trees import make_tree
+from tests.report.test_privacy import uneven
 
 FORMATS = (".nc", ".zarr")
 N_FLIPS = 150
@@ -185,11 +188,32 @@ def test_without_data_the_draws_are_there(secretive: tuple[xr.DataTree, Path]):
 
 
 @pytest.mark.parametrize(
-    "estimate", [psm.summarize_therapists, psm.variance_partition, psm.r2, psm.expected_trajectories, psm.caseload]
+    "estimate",
+    [psm.variance_partition, psm.r2, psm.expected_trajectories, lambda tree: psm.caseload(tree, level="patient")],
 )
 def test_without_data_estimates_that_need_it_say_so(estimate: Callable, secretive: tuple[xr.DataTree, Path]):
     with pytest.raises(psm.DataError, match=r"saved without them \(data=False\)"):
         estimate(psm.load(secretive[1]))
+
+
+def test_without_data_caseloads_stay_but_no_sessions_of_few_patients(tmp_path: Path):
+    sizes = [8, 5, 4, 1]
+    made = uneven(sizes)
+    path = psm.save(made, tmp_path / "fit.nc", data=False)
+    loaded = psm.load(psm.save(psm.load(path), tmp_path / "again.nc", data=False))
+    whole, kept = psm.caseload(made), psm.caseload(loaded)
+    assert kept["n_patients"].tolist() == whole["n_patients"].tolist() == sizes
+    assert kept["n_sessions"][:2].tolist() == whole["n_sessions"][:2].tolist()
+    assert kept["n_sessions"][2:].isna().all()
+    table = psm.summarize_therapists(loaded)
+    rest = ["mean", "sd", "expected_rank", "reliability", "n_patients"]
+    pd.testing.assert_frame_equal(table[rest], psm.summarize_therapists(made)[rest])
+    assert table["raw_mean"].isna().all()
+    assert mask(loaded, anonymize=True, min_patients=5, seed=1).hidden == (
+        mask(made, anonymize=True, min_patients=5, seed=1).hidden
+    )
+    psm.save(loaded, tmp_path / "population.nc", level="population")
+    assert not any("n_patients" in str(name) for node in psm.load(tmp_path / "population.nc").subtree for name in node)
 
 
 # Damage
