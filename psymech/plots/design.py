@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 GAP: Final = 0.06  # of a bar's width, left free at either side
 MANY_BARS: Final = 60  # more than this have no gaps, which would be narrower than a dot
+SESSIONS: Final = ("sessions", "presence")  # panels
 MAX_BARS: Final = 30  # more different numbers of sessions than this are put together into bins
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Patient of each session and its number; distinct pairs (therapist, patient), None without therapists."""
+    """Patient of each row; distinct pairs (therapist, patient), None without therapists; the number of each row's
+    session, None where every outcome has one score a patient.
+    """
 
     patient: Ints
     pairs: Ints | None
-    session: NDArray[np.float64]
+    session: NDArray[np.float64] | None
 
 
 def plot_design(data: SessionData | xr.DataTree, *, smallest: int = 1, backend: str | None = None) -> "PlotCollection":
@@ -47,7 +50,13 @@ def plot_design(data: SessionData | xr.DataTree, *, smallest: int = 1, backend: 
     Returns
     -------
     PlotCollection
-        Panels ``caseload`` (left out without therapists), ``sessions`` and ``presence``; not shown.
+        Panels ``caseload`` (left out without therapists), ``sessions`` and ``presence`` (both left out where every
+        outcome has one score a patient); not shown.
+
+    Raises
+    ------
+    SpecError
+        `smallest` below 1, or a fit with neither therapists nor sessions.
 
     Examples
     --------
@@ -57,13 +66,16 @@ def plot_design(data: SessionData | xr.DataTree, *, smallest: int = 1, backend: 
     counts = _counts(data)
     if smallest < 1:
         raise SpecError(f"smallest: expected 1 or more, found {smallest!r}.")
-    panels = ("sessions", "presence") if counts.pairs is None else ("caseload", "sessions", "presence")
+    panels = [*(["caseload"] if counts.pairs is not None else []), *(SESSIONS if counts.session is not None else [])]
+    if not panels:
+        raise SpecError("The fit has one score a patient and no therapists: there is no design to draw.")
     collection = draw.canvas(panels, width=4.0 * len(panels), height=3.8, ratios=None, backend=backend, share_y=False)
     n_patients = np.unique(counts.patient).size
     if counts.pairs is not None:
         _caseload(collection, counts, smallest)
-    _sessions(collection, counts, smallest, n_patients)
-    _presence(collection, counts, smallest)
+    if counts.session is not None:
+        _sessions(collection, counts, smallest, n_patients)
+        _presence(collection, counts.patient, counts.session, smallest)
     if smallest > 1:
         draw.title(collection, f"Counts of fewer than {smallest} patients are not drawn", size=11)
     return collection
@@ -90,12 +102,16 @@ def _counts(data: SessionData | xr.DataTree) -> Counts:
     constants = read.constants(data, columns=False)
     patient = patient_of_rows(data)
     session = constants[names.SESSION_OF_OBS].values.astype(float)
-    _, first = np.unique(np.stack([patient, session]), axis=1, return_index=True)  # several responses, one session
-    rows = np.sort(first[observed[first]])
+    of_sessions = [each for each in read.responses_of(data) if read.level_of_response(data, each) == "session"]
+    seen = np.flatnonzero(observed)
+    if of_sessions:
+        seen = np.intersect1d(seen, np.concatenate([read.rows_of_response(data, each) for each in of_sessions]))
+    _, first = np.unique(np.stack([patient, session])[:, seen], axis=1, return_index=True)  # several responses
+    rows = np.sort(seen[first])
     has_therapists = names.group_of_obs("therapist") in constants
     at_risk = np.intersect1d(rows, read.rows_at_risk(data, "therapist"))
     pairs = read.unit_pairs(data, "therapist", patient, at_risk) if has_therapists else None
-    return Counts(patient[rows], pairs, session[rows])
+    return Counts(patient[rows], pairs, session[rows] if of_sessions else None)
 
 
 def _bars(
@@ -144,8 +160,8 @@ def _sessions(collection: "PlotCollection", counts: Counts, smallest: int, n_pat
     module.ylabel("patients", target)
 
 
-def _presence(collection: "PlotCollection", counts: Counts, smallest: int) -> None:
-    pairs = np.unique(np.stack([counts.session, counts.patient]), axis=1)
+def _presence(collection: "PlotCollection", patient: Ints, session: NDArray[np.float64], smallest: int) -> None:
+    pairs = np.unique(np.stack([session, patient]), axis=1)
     sessions, there = np.unique(pairs[0], return_counts=True)
     there = without_small(there, smallest)
     keep = there > 0
@@ -157,6 +173,6 @@ def _presence(collection: "PlotCollection", counts: Counts, smallest: int) -> No
         step = float(np.diff(sessions).min()) if sessions.size > 1 else 1.0
         left = sessions[keep] - 0.5 * step
         _bars(collection, "presence", left, there[keep], step, draw.GREEN)
-    module.title(f"{counts.session.size:,} sessions in all", target, size=draw.letters(collection, 10))
+    module.title(f"{session.size:,} sessions in all", target, size=draw.letters(collection, 10))
     module.xlabel("session number", target)
     module.ylabel("patients with this session", target)

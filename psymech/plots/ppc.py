@@ -87,7 +87,7 @@ def plot_ppc(
         model, data = predicted[panel], observed[panel]
         low, high = np.quantile(model, [0.5 - prob / 2, 0.5 + prob / 2], axis=0)
         if panel == SESSION:
-            _shares(collection, target, rows, data, low, high)
+            _shares(collection, target, tree, rows, data, low, high)
             continue
         at = (np.arange(data.size) + 0.5) / data.size
         band = module.fill_between_y(at, low, high, target, color=draw.BLUE, alpha=0.3)
@@ -167,7 +167,15 @@ def bins(rows: Rows) -> Floats:
     return np.linspace(low - room, high + room, MAX_BINS + 1)
 
 
-def _shares(collection: "PlotCollection", target: object, rows: Rows, data: Floats, low: Floats, high: Floats) -> None:
+def _shares(
+    collection: "PlotCollection",
+    target: object,
+    tree: xr.DataTree,
+    rows: Rows,
+    data: Floats,
+    low: Floats,
+    high: Floats,
+) -> None:
     module = draw.drawing(collection)
     edges = bins(rows)
     middle = (edges[:-1] + edges[1:]) / 2
@@ -175,10 +183,11 @@ def _shares(collection: "PlotCollection", target: object, rows: Rows, data: Floa
     y = np.stack([low, high, np.full(low.size, np.nan)], axis=1).ravel()
     draw.keep(collection, "band_session", module.line(x, y, target, color=draw.BLUE, width=5.0, alpha=0.5))
     draw.keep(collection, "observed_session", module.scatter(middle, data, target, color=draw.BLACK, size=14.0))
+    own = read.level_of_response(tree, rows.response)
     if rows.family in DISCRETE:
         module.xticks(middle, [f"{each:g}" for each in middle], target)
-    module.xlabel(f"{rows.response} of a session", target)
-    module.ylabel("share of sessions", target)
+    module.xlabel(f"{rows.response} of a {own}", target)
+    module.ylabel(f"share of {own}s", target)
     module.ylim((0.0, 1.1 * float(max(high.max(), data.max()))), target)
     inside = 100.0 * ((data >= low) & (data <= high)).mean()
-    module.title(f"{rows.y.size:,} sessions: {inside:.0f}% of bins inside", target, size=draw.letters(collection, 11))
+    module.title(f"{rows.y.size:,} {own}s: {inside:.0f}% of bins inside", target, size=draw.letters(collection, 11))

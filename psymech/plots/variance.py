@@ -62,7 +62,7 @@ def plot_variance_partition(
     height = 5.0 if at else 1.7 + 0.5 * len(levels)
     collection = draw.canvas(("share",), width=8.0, height=height, ratios=None, backend=backend)
     module, target = draw.drawing(collection), draw.panel(collection, "share")
-    axis = f"share of the variance of one outcome per {per} [%]"
+    axis = f"share of the variance of one outcome per {result.attrs['per']} [%]"
     if at is None:
         for i, level in enumerate(reversed(levels)):
             colour = draw.COLOUR_OF_LEVEL[level]

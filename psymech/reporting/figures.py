@@ -23,6 +23,7 @@ from psymech.posterior import tree as read
 from psymech.reporting.gate import Gate, Section
 from psymech.reporting.privacy import Masked
 from psymech.reporting.process import is_mediation
+from psymech.reporting.words import unit_of_scores
 
 if TYPE_CHECKING:
     from arviz_plots.plot_collection import PlotCollection
@@ -64,7 +65,9 @@ def draw_figures(
     smallest = masked.min_patients if masked.anonymous else 1
     add(
         "data",
-        "Caseloads, sessions of a patient, and how many patients have each session.",
+        "Caseloads, sessions of a patient, and how many patients have each session."
+        if unit_of_scores(tree) == "session"
+        else "Caseloads.",
         None,
         lambda: plot_design(tree, smallest=smallest, backend="matplotlib"),
     )
@@ -122,7 +125,7 @@ def _of_response(add: Add, masked: Masked, response: str, of: str, ci_prob: floa
         )
     add(
         "variance",
-        f"Where the variance of one session's outcome lies{of}.",
+        f"Where the variance of one {read.level_of_response(tree, response)}'s outcome lies{of}.",
         "variance",
         lambda: plot_variance_partition(tree, response=response, ci_prob=ci_prob, backend="matplotlib"),
     )

@@ -6,6 +6,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from psymech import names
+from psymech.arguments import instance
 from psymech.errors import DataError, SpecError
 from psymech.posterior import tree as read
 from psymech.posterior.summaries import interval_kind, interval_names, interval_prob
@@ -26,12 +28,15 @@ from psymech.reporting.tables import Table, build_tables, save_tables, shown
 
 RANKS: Final = frozenset({"expected_rank", "rank_low", "rank_high"})
 PROBABILITIES: Final = frozenset({"p", "p_above", "p_above_zero", "p_below"})
+LABELS: Final = frozenset({"term", "quantity"})
 INFLUENCE: Final = "influence of one"
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A table as a page shows it: headings and cells as text, and which columns hold numbers."""
+    """A table as a page shows it: headings and cells as text, and which columns hold numbers; `again` is the title of
+    an earlier table that gives the same reasons.
+    """
 
     name: str
     title: str
@@ -41,6 +46,7 @@ class Cells:
     numeric: tuple[bool, ...]
     withheld: tuple[str, ...]
     empty: bool
+    again: str
 
 
 def report(
@@ -113,6 +119,7 @@ def report(
     >>> psm.report(tree, "report.html", higher_is_better=False).name
     'report.html'
     """
+    instance(path, (str, PathLike), "path", "a file name")
     target = Path(path)
     if not target.resolve().parent.is_dir():
         raise DataError(f"The folder {str(target.parent)!r} does not exist. Make it first, or name another.")
@@ -167,12 +174,13 @@ def _page(
         question=question or words.question(tree),
         style=Markup(style),  # our own file
         style_hash=b64encode(sha256(style.encode()).digest()).decode("ascii"),
-        counts=words.counts(tree),
+        counts=words.listed([f"{n:,} {level}s" for level, n in words.counts(tree).items()]),
+        unit=words.unit_of_scores(tree),
         findings=[(severity, text) for severity, text in shown_findings(masked)],
         equations=words.equations(tree),
         levels=words.levels_drawn(tree),
-        estimands=[(info.label, words.estimand(info, tree)) for info in infos],
-        tables={table.name: _cells(table, percent, ci_prob) for table in made},
+        estimands=[(words.readable(info.label), words.estimand(info, tree)) for info in infos],
+        tables=_all_cells(made, percent, ci_prob),
         process_tables=[name for name in (MEDIATION, SHARES) if name in {table.name for table in made}],
         consistency=any(table.name == CONSISTENCY for table in made),
         influence=[check for check in gate.model.checks if check.name.startswith(INFLUENCE) and check.status == "ok"]
@@ -204,9 +212,21 @@ def _verdicts(gate: Gate) -> list[tuple[str, str, str]]:
     return [*found, ("Model", model, css[model])]
 
 
-def _cells(table: Table, percent: str, ci_prob: float | None) -> Cells:
+def _all_cells(made: tuple[Table, ...], percent: str, ci_prob: float | None) -> dict[str, Cells]:
+    """Return the tables by name; reasons that an earlier one gives are not repeated."""
+    first: dict[tuple[str, ...], str] = {}
+    found = {}
+    for table in made:
+        again = first.get(table.withheld, "")
+        if table.withheld:
+            first.setdefault(table.withheld, table.title)
+        found[table.name] = _cells(table, percent, ci_prob, again)
+    return found
+
+
+def _cells(table: Table, percent: str, ci_prob: float | None, again: str) -> Cells:
     if table.frame is None:
-        return Cells(table.name, table.title, table.note, (), (), (), table.withheld, True)
+        return Cells(table.name, table.title, table.note, (), (), (), table.withheld, True, again)
     frame = table.frame
     low, high = interval_names(ci_prob)
     kind = "HDI" if interval_kind() == "hdi" else "interval"
@@ -231,12 +251,14 @@ def _cells(table: Table, percent: str, ci_prob: float | None) -> Cells:
     rows = tuple(zip(*(text(name) for name in columns), strict=True))
     numeric = tuple(frame[name].dtype.kind in "fiu" for name in columns)
     head = tuple(heading.get(name, name.replace("_", " ")) for name in columns)
-    return Cells(table.name, table.title, table.note, head, rows, numeric, table.withheld, False)
+    return Cells(table.name, table.title, table.note, head, rows, numeric, table.withheld, False, again)
 
 
 def _cell(name: str, value: object) -> str:
     if name in PROBABILITIES and isinstance(value, float) and value == value:
         return "<0.001" if value < 0.0005 else ">0.999" if value > 0.9995 else f"{value:.3f}"
+    if name in LABELS:
+        return words.readable(str(value))
     if name == "value" and isinstance(value, float) and value.is_integer():
         return f"{value:.0f}"
     if name in RANKS and isinstance(value, float) and value == value:

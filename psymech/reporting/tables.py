@@ -17,11 +17,12 @@ from psymech.posterior import tree as read
 from psymech.posterior.effects import effects
 from psymech.posterior.summaries import interval, interval_names, interval_prob
 from psymech.posterior.therapists import summarize_therapists
-from psymech.posterior.variance import variance_partition
+from psymech.posterior.variance import RESIDUAL, Per, variance_partition
 from psymech.reporting.gate import Gate, Section, make_gate
 from psymech.reporting.privacy import MIN_PATIENTS, Masked, mask, safe_frame, write_key
 from psymech.reporting.process import process_parts
 from psymech.reporting.word import save_word
+from psymech.reporting.words import unit_of_scores
 from psymech.spec.priors import describe, from_dict
 
 DIGITS: Final = 3
@@ -125,15 +126,18 @@ def _effects(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
 def _variance(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
     rows = []
     for response in read.responses_of(tree):
-        for per in ("session", "patient"):
+        own = read.level_of_response(tree, response)
+        pers: tuple[Per, ...] = ("session", "patient") if own == "session" else ("patient",)
+        for per in pers:
             shares = variance_partition(tree, per=per, response=response)
             low, high = interval(shares["share"], ci_prob)
             mean = shares["share"].mean(SAMPLE_DIMS)
             for level in shares["level"].values.tolist():
                 values = [float(each.sel(level=level)) for each in (mean, low, high)]
-                rows.append((response, f"one outcome per {per}", str(level), *values))
+                between = f"{own}s (residual)" if level == RESIDUAL else f"{level}s"
+                rows.append((response, f"one outcome per {shares.attrs['per']}", between, *values))
     columns = ["response", "of the variance of", "between", "share", *interval_names(ci_prob)]
-    return pd.DataFrame(rows, columns=pd.Index(columns)).replace({"between": {"residual": "sessions (residual)"}})
+    return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
 def _variation(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
@@ -157,6 +161,7 @@ def _variation(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
                     add(f"correlation of {labels[i]} and {labels[j]}", level, values)
     words = {names.SIGMA: "residual SD", names.PHI: "residual autocorrelation", names.NU: "degrees of freedom"}
     words[names.SD_LOG_SIGMA] = "SD of therapists' log residual SD"
+    lowest = unit_of_scores(tree)
     words[names.CORR_LOG_SIGMA] = "correlation of therapists' log residual SD with their effect"
     for name, title in words.items():
         if name not in posterior:
@@ -164,13 +169,14 @@ def _variation(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:
         values = posterior[name]
         if names.RESPONSE in values.dims:
             for label in read.labels_of(values, names.RESPONSE):
-                add(f"{title} of {label}", "session", read.take(values, names.RESPONSE, label))
+                own = read.level_of_response(tree, label) if label in read.responses_of(tree) else lowest
+                add(f"{title} of {label}", own, read.take(values, names.RESPONSE, label))
         elif names.RESIDUAL_GROUP in values.dims:
             column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
             for label in read.labels_of(values, names.RESIDUAL_GROUP):
-                add(f"{title} where {column} is {label}", "session", read.take(values, names.RESIDUAL_GROUP, label))
+                add(f"{title} where {column} is {label}", lowest, read.take(values, names.RESIDUAL_GROUP, label))
         else:
-            add(title, "session", values)
+            add(title, lowest, values)
     return pd.DataFrame(rows, columns=pd.Index(["quantity", "level", "mean", *interval_names(ci_prob)]))
 
 

@@ -38,17 +38,37 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} {last} {every[-1]}" if every else ""
 
 
+def unit_of_scores(tree: xr.DataTree) -> str:
+    """Return what has one value of each outcome: the lowest of the outcomes' levels."""
+    own = {read.level_of_response(tree, response) for response in read.responses_of(tree)}
+    return next(level for level in INDEX if level in own)
+
+
+def readable(label: str) -> str:
+    """Return a term's label as a page shows it: the outcome that it belongs to before a colon.
+
+    >>> readable("phq9~alliance.within")
+    'phq9: alliance.within'
+    """
+    return label.replace("~", ": ")
+
+
 def counts(tree: xr.DataTree) -> dict[str, int]:
-    """Numbers of sessions and of units with a row, by level."""
+    """Numbers of sessions (where an outcome has one value a session) and of units with a row, by level."""
     try:
         data = read.constants(tree, columns=False)
         rows = np.isfinite(read.outcome(tree))
     except PsymechError:
         return {level: read.posterior(tree).sizes[level] for level in read.levels_of(tree)}
     patient = patient_of_rows(tree)
-    session = data[names.SESSION_OF_OBS].values
-    both = np.stack([patient, session])[:, rows]
-    found = {"session": np.unique(both, axis=1).shape[1], "patient": np.unique(patient[rows]).size}
+    found: dict[str, int] = {}
+    responses = read.responses_of(tree)
+    of_sessions = [each for each in responses if read.level_of_response(tree, each) == "session"]
+    if of_sessions:
+        at = np.concatenate([read.rows_of_response(tree, each) for each in of_sessions])
+        pairs = np.stack([patient, data[names.SESSION_OF_OBS].values])[:, at[rows[at]]]
+        found["session"] = np.unique(pairs, axis=1).shape[1]
+    found["patient"] = np.unique(patient[rows]).size
     for level in ("therapist", "clinic"):
         if names.group_of_obs(level) in data:
             at_risk = np.intersect1d(np.flatnonzero(rows), read.rows_at_risk(tree, level))
@@ -120,7 +140,9 @@ def _equation(tree: xr.DataTree, response: str) -> Markup:
         "bernoulli": Markup("logit P({}<sub>{}</sub> = 1)"),
         "ordinal": Markup("logit P({}<sub>{}</sub> &gt; c)"),
     }.get(family, Markup("{}<sub>{}</sub>"))
-    subscript = "".join(INDEX[level] for level in ("session", *read.levels_of(tree)))
+    own = read.level_of_response(tree, response)
+    above = list(INDEX)[list(INDEX).index(own) + 1 :]
+    subscript = INDEX[own] + "".join(INDEX[level] for level in above if level in read.levels_of(tree))
     several = len(read.responses_of(tree)) > 1
     mine = [info for info in read.terms_of(tree) if not several or info.response == response]
     parts = [] if family != "ordinal" else [Markup("−κ<sub>c</sub>")]
@@ -162,6 +184,9 @@ def _residual(tree: xr.DataTree) -> Markup | None:
     if names.SIGMA in posterior and names.RESIDUAL_GROUP in posterior[names.SIGMA].dims:
         column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
         return Markup("e ~ N(0, σ²), one σ for each value of {}").format(column)
+    if names.SIGMA in posterior and names.RESPONSE in posterior[names.SIGMA].dims:
+        together = ", correlated within a session" if names.RESIDUAL_CORR in posterior else ""
+        return Markup("e ~ N(0, σ²), one σ for each outcome") + together
     if names.SIGMA in posterior:
         return Markup("e ~ N(0, σ²)")
     return None
@@ -171,14 +196,18 @@ def levels_drawn(tree: xr.DataTree) -> list[tuple[str, str]]:
     """Return, from the highest level to sessions, a heading and what varies there: the model as nested boxes."""
     number = counts(tree)
     found = []
+    lowest = unit_of_scores(tree)
     for level in ("clinic", "therapist", "patient"):
-        if level in number:
+        if level in number and level != lowest:
             has = level in read.levels_of(tree)
             labels = read.labels_of(read.posterior(tree), names.term_dim(level)) if has else ()
-            found.append((f"{number[level]:,} {level}s", f"varying: {listed(labels)}" if has else "no random terms"))
-    sessions = f"{number['session']:,} sessions" if "session" in number else "sessions"
+            varying = listed([readable(label) for label in labels])
+            found.append((f"{number[level]:,} {level}s", f"varying: {varying}" if has else "no random terms"))
+    bottom = f"{number[lowest]:,} {lowest}s" if lowest in number else f"{lowest}s"
+    if lowest != "session":
+        bottom += ", one score each" if len(read.responses_of(tree)) == 1 else ", one score of each outcome"
     residual = _residual(tree)
-    found.append((sessions, f"residual: {residual.striptags()}" if residual else "no residual of its own"))
+    found.append((bottom, f"residual: {residual.striptags()}" if residual else "no residual of its own"))
     return found
 
 
@@ -186,6 +215,7 @@ def estimand(info: TermInfo, tree: xr.DataTree) -> str:
     """Return in words what a fixed effect is the expected difference between."""
     response = info.response or read.responses_of(tree)[0]
     unit = response if read.family_of(tree, response) in read.IDENTITY_LINK else f"the log odds of {response}"
+    average = "average " if read.level_of_response(tree, response) == "session" else ""
     column = info.column
     if info.role == "intercept":
         return f"Expected {unit} where every column is zero, for the average patient of the average therapist."
@@ -198,9 +228,9 @@ def estimand(info: TermInfo, tree: xr.DataTree) -> str:
     words = {
         "within": f"Same patient, a session with {column} one unit above the patient's own average: difference in "
         f"{unit}.",
-        "patient": f"Same therapist, a patient whose average {column} is one unit higher: difference in average "
+        "patient": f"Same therapist, a patient whose average {column} is one unit higher: difference in {average}"
         f"{unit}.",
-        "therapist": f"A therapist whose patients' average {column} is one unit higher: difference in average {unit}.",
+        "therapist": f"A therapist whose patients' average {column} is one unit higher: difference in {average}{unit}.",
     }
     return words.get(info.part, f"Difference in {unit} per unit of {column or info.label}.") + " All else equal."
 

@@ -5,6 +5,7 @@ import xarray as xr
 
 import psymech as psm
 from psymech import names
+from psymech.columns import settle_levels
 from psymech.design import make_design
 from psymech.inference.tree import assemble_tree, tree_coords, variable_dims
 
@@ -33,6 +34,7 @@ def drawn_tree(
             values[name] = np.sort(rng.normal(size=shape), axis=-1)
         else:
             values[name] = rng.normal(size=shape)
+    settled = settle_levels(spec, data)  # as a fit stores it
     return assemble_tree(
-        values, {"lp": rng.normal(size=(chains, draws))}, spec=spec, design=design, attrs={"seed": seed}
+        values, {"lp": rng.normal(size=(chains, draws))}, spec=settled, design=design, attrs={"seed": seed}
     )

@@ -12,7 +12,9 @@ import xarray as xr
 
 import psymech as psm
 from psymech import names
-from psymech.reporting.tables import shown
+from psymech.posterior import tree as read
+from psymech.reporting import words as said
+from psymech.reporting.tables import _variance, _variation, shown
 from tests.models.test_mediation_missing import SPECS, frame_of, holed
 from tests.models.test_membership import MULTIPLE, TO_DATE, as_data, membership_study
 from tests.posterior.drawn_trees import drawn_tree
@@ -79,3 +81,28 @@ def test_an_interrupted_run_is_told_and_its_numbers_withheld(tmp_path: Path) -> 
     assert "Draws: not" in words and shown(float(beta)) not in words
     for table in ("effects", "variance", "variation", "therapists"):
         assert (tmp_path / "t" / f"{table}.csv").read_text(encoding="utf-8").startswith("withheld")
+
+
+def test_scores_of_patients_are_not_called_sessions() -> None:
+    spec = psm.outcomes(["psychopathology_post", "coping_post"], techniques=["exposure"])
+    tree = drawn_tree(spec, psm.load_example("process_study"))
+    assert said.unit_of_scores(tree) == "patient"
+    assert said.counts(tree) == {"patient": 132, "therapist": 20}
+    headings = [heading for heading, _ in said.levels_drawn(tree)]
+    assert headings == ["20 therapists", "132 patients, one score of each outcome"]
+    shares, spread = _variance(tree, None), _variation(tree, None)
+    assert shares["of the variance of"].unique().tolist() == ["one outcome per patient"]
+    assert set(shares["between"]) == {"therapists", "patients (residual)"}
+    assert "session" not in spread["level"].tolist()
+    assert "psychopathology_post<sub>ik</sub>" in said.equations(tree)[0]
+    assert not any("difference in average" in said.estimand(info, tree) for info in read.terms_of(tree))
+    panels = psm.plot_design(tree, backend="matplotlib").viz["figure"].item().axes
+    assert len(panels) == 1 and panels[0].get_title() == "20 therapists, median 7 patients"
+
+
+def test_outcomes_of_sessions_and_of_patients_are_counted_apart() -> None:
+    spec = psm.outcomes(["phq9", "coping_post"], techniques=["exposure"], level={"phq9": "session"})
+    tree = drawn_tree(spec, psm.load_example("process_study"), draws=5)
+    assert said.unit_of_scores(tree) == "session"
+    alone = drawn_tree(psm.process("phq9", techniques=["exposure"]), psm.load_example("process_study"), draws=5)
+    assert said.counts(tree)["session"] == said.counts(alone)["session"]

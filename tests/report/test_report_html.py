@@ -23,7 +23,7 @@ from tests.posterior.fitted_trees import make_tree
 from tests.posterior.test_model_checks import exact_tree
 
 MAX_BYTES = 3_000_000  # what mail servers take without a question
-MAX_SECONDS = 60.0  # the goal is 20 s on a quiet machine; a busy one takes longer
+MAX_SECONDS = 60.0  # of this process; the goal is 20 s on a quiet machine
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "ul", "li", "strong", "b", "span",
     "div", "sub", "sup", "table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "img", "details",
@@ -84,9 +84,9 @@ def made() -> xr.DataTree:
 @pytest.fixture(scope="module")
 def page(made: xr.DataTree, tmp_path_factory: pytest.TempPathFactory) -> Page:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    start = time.perf_counter()
+    start = time.process_time()
     assert psm.report(made, path, withhold=False, tables=path.parent / "tables") == path
-    assert time.perf_counter() - start < MAX_SECONDS
+    assert time.process_time() - start < MAX_SECONDS
     assert path.stat().st_size < MAX_BYTES
     parsed = Page(path.read_text(encoding="utf-8"))
     parsed.folder = path.parent  # type: ignore[attr-defined]
