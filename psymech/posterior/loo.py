@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Unit = Literal["session", "patient", "therapist", "clinic"]
-CHUNK_VALUES: Final = 2**22  # draws x units at a time: 32 MB an array
+CHUNK_VALUES: Final = 2**24  # draws x units at a time: 128 MB an array
 GOOD_K: Final = 0.7  # Vehtari et al. 2024; less where there are few draws
 UNITS = ("session", "patient", "therapist", "clinic")
 
