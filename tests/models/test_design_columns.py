@@ -264,7 +264,7 @@ def test_ordinal_outcomes_are_coded_by_rank() -> None:
 @pytest.mark.parametrize(
     ("family", "values", "message"),
     [
-        ("bernoulli", lambda f: f["session"], "family='bernoulli' needs 0 and 1 in 'y', found values such as"),
+        ("bernoulli", lambda f: f["session"], "family='bernoulli' needs 0 and 1 in 'y', found 1 "),
         ("ordinal", lambda f: f["y"], "family='ordinal' needs at most 30 whole-number categories in 'y', found"),
         ("gaussian", lambda f: 3.0, "Column 'y' has the one value 3 in every session: nothing varies"),
     ],
