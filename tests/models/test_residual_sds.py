@@ -366,14 +366,14 @@ def test_correlation_of_sds_and_effects_is_recovered() -> None:
     spec = psm.growth(
         "y", random={"patient": []}, residual_by="therapist", priors={"corr_log_sigma": SymmetricBeta(2.0)}
     )
-    tree = psm.fit(spec, data, seed=2, progressbar=False)
+    tree = psm.fit(spec, data, seed=2, draws=3000, progressbar=False)
     found = tree[names.POSTERIOR][names.CORR_LOG_SIGMA].values
     low, high = np.quantile(found, [0.005, 0.995])
     assert low < np.corrcoef(effect, log_sd)[0, 1] < high
     assert high < -0.1
     attrs = psm.consistency(tree).attrs
     assert attrs[names.CORR_LOG_SIGMA] == pytest.approx(found.mean())
-    assert psm.predict(tree, frame.head(5), kind="draw", target="new_therapist", seed=1).shape == (4, 1000, 5)
+    assert psm.predict(tree, frame.head(5), kind="draw", target="new_therapist", seed=1).shape == (4, 3000, 5)
 
 
 def test_placeholder_of_untreated_patients_is_no_therapist(data: psm.SessionData) -> None:
