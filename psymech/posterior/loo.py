@@ -123,7 +123,7 @@ def loo(tree: xr.DataTree, *, unit: Unit = "session") -> "ELPDDataLOO":
 
 def _relative_efficiency(tree: xr.DataTree) -> float:
     """Effective sample size of the variance parameters over the number of draws, their average; one for one chain."""
-    from arviz_stats import ess
+    from arviz_stats.sampling_diagnostics import ess
 
     draws = read.posterior(tree)
     if draws.sizes[names.CHAIN] == 1:

@@ -134,17 +134,19 @@ def source_of(tree: xr.DataTree, rows: Rows) -> Source:
     """Read what chunks are made of."""
     beta = read.posterior(tree)[names.BETA].transpose(*SAMPLE_DIMS, names.TERM).values
     levels = read.levels_of(tree)
-    effects = {}
+    effects, shares = {}, {}
     for level in levels:
         u = read.level_effects(tree, level).values
         effects[level] = u.reshape(-1, *u.shape[2:])
+        unit, weight = read.shares_of_obs(tree, level)
+        shares[level] = unit[rows.index], weight[rows.index]
     return Source(
         beta=beta.reshape(-1, beta.shape[-1]),
         design=read.constants(tree)[names.DESIGN_X].transpose(names.OBS, names.TERM).values[rows.index].astype(float),
         effects=effects,
         root={level: _roots(read.covariance(tree, level)) for level in levels},
         z={level: read.design_rows(tree, level, rows.index) for level in levels},
-        shares={level: tuple(each[rows.index] for each in read.shares_of_obs(tree, level)) for level in levels},
+        shares=shares,
     )
 
 
