@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from psymech import names
 from psymech.data.sessions import SessionData
-from psymech.design import Design, LevelDesign, make_design
+from psymech.design import Design, make_design
 from psymech.errors import SpecError
 from psymech.joined import MEAN_SD, SPREAD_SD
+from psymech.level_design import LevelDesign
 from psymech.spec.model import ModelSpec
 from psymech.spec.priors import (
     LKJ,

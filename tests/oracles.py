@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, special, stats
 
-from psymech.design import Design, LevelDesign
+from psymech.design import Design
+from psymech.level_design import LevelDesign
 from psymech.priors import ChosenPriors
 from psymech.spec.priors import Exponential, HalfNormal, HalfStudentT, Normal, Prior, StudentT
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psymech import names
-from psymech.design import Design, LevelDesign
+from psymech.design import Design
 from psymech.errors import SpecError
+from psymech.level_design import LevelDesign
 from psymech.priors import ChosenPriors, draw_scale
 from psymech.spec.priors import LKJ, Normal, StudentT, variable_of
 

@@ -8,13 +8,14 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
-from psymech.design import Design, LevelDesign
+from psymech.design import Design
 from psymech.errors import SpecError
 from psymech.graph.membership import average_effects
 from psymech.graph.predictor import linear_predictor
 from psymech.graph.residuals import ar1_response
 from psymech.graph.therapist_sds import therapist_sds
 from psymech.graph.variables import covariance_factor, matmul, register_covariance, standard_vector
+from psymech.level_design import LevelDesign
 from psymech.priors import ChosenPriors, uncentring
 from psymech.spec.priors import HalfNormal, HalfStudentT, Normal
 

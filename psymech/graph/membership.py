@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
-from psymech.design import Design, LevelDesign
+from psymech.design import Design
+from psymech.level_design import LevelDesign
 
 
 def row_effects(u: TensorVariable, level: LevelDesign) -> TensorVariable:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from pytensor.tensor.variable import TensorVariable
 
 from psymech import names
-from psymech.design import Design, LevelDesign
+from psymech.design import Design
 from psymech.graph.membership import row_effects
 from psymech.graph.variables import matmul
+from psymech.level_design import LevelDesign
 
 
 def linear_predictor(design: Design, beta: TensorVariable, effects: Sequence[TensorVariable]) -> TensorVariable:

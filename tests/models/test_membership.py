@@ -12,11 +12,12 @@ from scipy import stats
 import psymech as psm
 from psymech import names
 from psymech.data.membership import Members, session_shares
-from psymech.design import Design, LevelDesign, make_design
+from psymech.design import Design, make_design
 from psymech.errors import DataError, DesignError, NotCollapsibleError, SpecError
 from psymech.graph.build import why_not_collapsed
 from psymech.graph.explicit import explicit_model, parametrisation
 from psymech.inference.storage import without_data
+from psymech.level_design import LevelDesign
 from psymech.posterior.caseload import caseload, unshared_caseload
 from psymech.posterior.exceedance import caseload_table
 from psymech.posterior.replicates import chunks, linear, rows_of

@@ -8,9 +8,10 @@ import xarray as xr
 
 import psymech as psm
 from psymech import names
-from psymech.design import Design, LevelDesign, make_design
+from psymech.design import Design, make_design
 from psymech.errors import SpecError
 from psymech.inference.prior_table import prior_table
+from psymech.level_design import LevelDesign
 from psymech.posterior.loo import unit_log_density
 from psymech.priors import choose_priors
 from psymech.spec.priors import StudentT
