@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from psymech.arguments import instance
 from psymech.data.sessions import SessionData
+
+TIE: Final = 1e-9  # relative: 5.1 - 4.1 is 0.9999999999999996 in floating point and must reach 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class Course:
         """Return the first recorded session numbered `number` or more, NaN where the record ends before."""
         later = self.recorded[self.recorded >= number]
         return float(later[0]) if later.size else np.nan
+
+
+def reaches(change: float, bound: float) -> bool:
+    """Whether a change is at least a bound, ties between decimals included.
+
+    >>> reaches(5.1 - 4.1, 1.0)
+    True
+    """
+    return bool(change >= bound - TIE * abs(bound))
 
 
 def courses(data: SessionData, name: str) -> Iterator[Course]:

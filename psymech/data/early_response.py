@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from psymech.arguments import positive
-from psymech.data.courses import courses
+from psymech.data.courses import courses, reaches
 from psymech.data.sessions import SessionData
-from psymech.errors import SpecError
+from psymech.errors import DataError, SpecError, shown_ids
 
 COLUMNS: Final = ("baseline", "session", "value", "change", "percent_change", "responded")
 
@@ -55,7 +55,7 @@ def early_response(
     Raises
     ------
     DataError
-        No such column, or one that is not numeric.
+        No such column, one that is not numeric, or a baseline that differs between a patient's sessions.
     SpecError
         Neither threshold nor percentage, or one that is not above zero.
 
@@ -76,7 +76,7 @@ def early_response(
         raise SpecError("early_response needs threshold=, percent=, or both.")
     wanted = positive(threshold, "threshold") if threshold is not None else -np.inf
     share = positive(percent, "percent") if percent is not None else None
-    before = None if baseline is None else data.values(baseline)
+    before = None if baseline is None else _baseline(data, baseline)
     codes = data.codes["patient"]
     table = pd.DataFrame(
         np.nan, index=pd.Index(data.ids["patient"], name="patient"), columns=list(COLUMNS[:-1]), dtype=float
@@ -101,5 +101,18 @@ def early_response(
         relative = 100.0 * change / start if start != 0 else np.nan
         table.iloc[row, 1:] = [course.session[last[-1]], value, change, relative]
         gain = -change if lower_is_better else change
-        responded.iloc[row] = bool(gain >= wanted and (share is None or gain >= share / 100.0 * abs(start)))
+        responded.iloc[row] = reaches(gain, wanted) and (share is None or reaches(gain, share / 100.0 * abs(start)))
     return table.assign(responded=responded)
+
+
+def _baseline(data: SessionData, name: str) -> np.ndarray:
+    values, patient = data.values(name), data.codes["patient"]
+    by_patient = pd.Series(values).groupby(patient)
+    several = np.flatnonzero(by_patient.nunique(dropna=False).to_numpy() > 1)
+    if several.size:
+        raise DataError(
+            f"baseline: expected one value a patient, but {name!r} differs between the sessions of {several.size} "
+            f"patients: {shown_ids(data.ids['patient'][several].tolist())}. Leave baseline out to take the first "
+            "observed session, or give the score before treatment as a column of the patients."
+        )
+    return values

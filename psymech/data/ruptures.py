@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from psymech.arguments import positive
-from psymech.data.courses import Course, courses
+from psymech.data.courses import TIE, Course, courses, reaches
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 
@@ -31,8 +31,9 @@ def ruptures(
 
     below the reference: the patient's last rating, or the mean of the ratings so far. :math:`s_{i,<t}` is the SD of the
     patient's own earlier ratings and :math:`s_{<t}` that of all patients' ratings at earlier session numbers; the
-    larger one, hence the stricter criterion, is taken. The rupture is repaired at the first later session whose
-    rating is back inside the band, above reference - c_t; until then no new rupture is counted.
+    larger one, hence the stricter criterion, is taken; where both are zero, nothing is called a rupture. The rupture is
+    repaired at the first later session whose rating is back inside the band, above reference - c_t; until then no new
+    rupture is counted.
 
     Parameters
     ----------
@@ -129,10 +130,10 @@ def _ruptures(
         threshold = size * spread
         before = earlier[-1] if reference == "previous" else earlier.mean()
         drop = before - course.value[t]
-        if not (threshold > 0 and drop >= threshold):
+        if not (threshold > TIE * abs(before) and reaches(drop, threshold)):
             t += 1
             continue
-        back = np.flatnonzero(course.value[t + 1 :] > before - threshold)
+        back = np.flatnonzero(course.value[t + 1 :] > before - threshold + TIE * threshold)
         repaired_at = float(course.session[t + 1 + back[0]]) if back.size else np.nan
         length = float(back[0] + 1) if back.size else np.nan
         rows.append((course.patient, course.session[t], before, course.value[t], drop, threshold, repaired_at, length))

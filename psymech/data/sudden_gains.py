@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 
 from psymech.arguments import is_number, positive
-from psymech.data.courses import Course, courses
+from psymech.data.courses import TIE, Course, courses, reaches
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 
@@ -107,7 +107,7 @@ def sudden_gains(
         for course in courses(data, outcome)
         for row in _gains(course, sign, cutoff, percent / 100.0, alpha, adjust=adjust)
     ]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"provisional": bool})
 
 
 def _gains(course: Course, sign: float, cutoff: float, share: float, alpha: float, *, adjust: bool) -> list[tuple]:
@@ -115,14 +115,14 @@ def _gains(course: Course, sign: float, cutoff: float, share: float, alpha: floa
     for n, before in zip(course.session, course.value, strict=True):
         after = course.at(n + 1)
         drop = sign * (before - after)
-        if not (drop >= cutoff and drop >= share * before):
+        if not (reaches(drop, cutoff) and reaches(drop, share * before)):
             continue
         first, second = course.around(n - WINDOW + 1, n), course.around(n + 1, n + WINDOW)
         if not _stable(first, second, sign, alpha, adjust=adjust):
             continue
         known_at = course.first_recorded_from(n + WINDOW)
         middle = (before + after) / 2.0
-        lost = course.session[(course.session > n + 1) & (sign * (course.value - middle) > 0)]
+        lost = course.session[(course.session > n + 1) & (sign * (course.value - middle) > TIE * drop)]
         reversed_at = float(lost[0]) if lost.size else np.nan
         row = (course.patient, n, before, after, after - before, first.size, second.size)
         rows.append((*row, known_at, bool(np.isnan(known_at)), reversed_at))

@@ -202,3 +202,36 @@ def test_impossible_options_are_refused(eighteen: psm.SessionData):
             psm.ruptures(eighteen, "bdi", **options)
     with pytest.raises(psm.DataError, match="bdy"):
         psm.ruptures(eighteen, "bdy")
+
+
+def test_ties_between_decimals_reach_their_criterion():
+    """5.1 - 4.1 is 0.9999999999999996 in floating point: one point all the same."""
+    scores = [5.1, 5.1, 5.1, 4.1, 4.1, 4.1]
+    frame = pd.DataFrame({"patient": 1, "session": range(1, 7), "mood": scores})
+    data = psm.SessionData.from_frame(frame, therapist=None)
+    assert psm.sudden_gains(data, "mood", cutoff=1.0, percent=0)["session"].tolist() == [3.0]
+    assert psm.ruptures(data, "mood", sd=1.0)["session"].tolist() == [4.0]
+    assert psm.early_response(data, "mood", by=4, threshold=1.0)["responded"].tolist() == [True]
+    half = pd.DataFrame({"patient": 1, "session": range(1, 7), "mood": [16.0, 16.0, 16.0, 11.8, 13.9, 11.8]})
+    back = psm.sudden_gains(psm.SessionData.from_frame(half, therapist=None), "mood", cutoff=4.2)
+    assert back["reversed_at"].isna().tolist() == [True]  # half of the gain is lost, not more
+
+
+def test_a_repair_passes_the_band_and_constant_ratings_have_no_ruptures():
+    frame = pd.DataFrame({"patient": 1, "session": range(1, 7), "wai": [5.1, 5.1, 5.1, 4.0, 4.1, 4.2]})
+    data = psm.SessionData.from_frame(frame, therapist=None)
+    assert psm.ruptures(data, "wai", sd=1.0)["repaired_at"].tolist() == [6.0]  # 5.1 - 1.0 is 4.1: not above it
+    assert psm.ruptures(data, "wai").empty  # 4.3, 4.3, 4.3 has an SD of 9e-16, 5, 5, 5 has none
+
+
+def test_no_gain_has_the_types_of_a_gain(eighteen: psm.SessionData):
+    none = psm.sudden_gains(eighteen, "bdi", cutoff=60)
+    assert none.empty
+    assert none[~none["provisional"]].columns.tolist() == none.columns.tolist()
+
+
+def test_a_baseline_is_one_value_a_patient():
+    frame = pd.DataFrame({"patient": [1, 1, 2], "session": [1, 2, 1], "y": [3.0, 1.0, 2.0], "y0": [3.0, 4.0, 2.0]})
+    data = psm.SessionData.from_frame(frame, therapist=None)
+    with pytest.raises(psm.errors.DataError, match=r"'y0' differs between the sessions of 1 patients: 1\."):
+        psm.early_response(data, "y", by=2, threshold=1, baseline="y0")
