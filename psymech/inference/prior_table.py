@@ -33,7 +33,7 @@ def prior_table(design: Design, priors: ChosenPriors) -> str:
     found |= {names.corr(level): prior for level, prior in priors.corr.items()}
     if len(priors.sigma) == 1:
         found[names.SIGMA] = priors.sigma[0]
-    else:
+    elif priors.sigma:  # binary and ordinal outcomes have none
         found |= {f"{names.SIGMA}[{r}]": p for r, p in zip(design.sd_labels, priors.sigma, strict=True)}
     others = {names.PHI: priors.phi, names.NU: priors.nu, names.CUTPOINTS: priors.cutpoints}
     others |= {names.SD_LOG_SIGMA: priors.sd_log_sigma, names.CORR_LOG_SIGMA: priors.corr_log_sigma}
