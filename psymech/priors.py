@@ -210,7 +210,8 @@ class PriorDescription:
     Attributes
     ----------
     table : one row a parameter: parameter, prior, low and high (central 90% of the prior), unit.
-    shares : one row a level: median and central 90% of the prior share of outcome variance of one session.
+    shares : one row a level: median and central 90% of the prior share of outcome variance of one session (of one value
+        of a response that has one a unit); with several responses, one row a response and level.
     notes : sentences that should stand beside any result.
     """
 
@@ -284,46 +285,67 @@ def describe_priors(spec: ModelSpec, data: SessionData, *, seed: int = 0) -> Pri
                 else rng.standard_t(prior.nu, _PRIOR_DRAWS)
             )
             add(f"{names.LOADING}[{label}]", prior, prior.mean + prior.sd * t, "outcome units per unit of the slope")
-    variances: dict[str, NDArray] = {}
+    scales: dict[str, list[NDArray]] = {}
     for level in design.levels:
         draws = [draw_scale(p, rng, _PRIOR_DRAWS) for p in chosen.sd[level.level]]
         for label, prior, d in zip(level.terms, chosen.sd[level.level], draws, strict=True):
             add(f"sd_{level.level}[{label}]", prior, d, unit)
-        # Correlations have prior mean zero, so they drop out of the expected variance over the rows.
-        variances[level.level] = np.sum([d**2 * (level.Z[:, j] ** 2).mean() for j, d in enumerate(draws)], axis=0)
+        scales[level.level] = draws
         if level.level in chosen.corr:
             add(f"corr_{level.level}", chosen.corr[level.level], None, "correlation")
-    if logit:
-        variances["residual"] = np.full(_PRIOR_DRAWS, LATENT_SD[design.family] ** 2)
-    else:
+    residual = [np.full(_PRIOR_DRAWS, LATENT_SD[design.family])] * len(design.sd_labels) if logit else []
+    if not logit:
         residual = [draw_scale(p, rng, _PRIOR_DRAWS) for p in chosen.sigma]
         for label, prior, d in zip(design.sd_labels, chosen.sigma, residual, strict=True):
             add("sigma" if len(design.sd_labels) == 1 else f"sigma[{label}]", prior, d, unit)
-        variances["residual"] = np.mean([d**2 for d in residual], axis=0)
     if chosen.sd_log_sigma is not None:
         spread = draw_scale(chosen.sd_log_sigma, rng, _PRIOR_DRAWS)
         add(names.SD_LOG_SIGMA, chosen.sd_log_sigma, spread, "log")
-        variances["residual"] = variances["residual"] * np.exp(2 * spread**2)  # of the average therapist's sessions
+        residual = [d * np.exp(spread**2) for d in residual]  # d^2 exp(2 spread^2), the mean over therapists
     if chosen.corr_log_sigma is not None:
         a = chosen.corr_log_sigma.a
         add(names.CORR_LOG_SIGMA, chosen.corr_log_sigma, 2 * rng.beta(a, a, _PRIOR_DRAWS) - 1, "correlation")
     if chosen.phi is not None:
         add("phi", chosen.phi, 2 * rng.beta(chosen.phi.a, chosen.phi.a, _PRIOR_DRAWS) - 1, "autocorrelation")
     if chosen.nu is not None:
-        add("nu", chosen.nu, rng.gamma(chosen.nu.shape, 1 / chosen.nu.rate, _PRIOR_DRAWS), "degrees of freedom")
+        nu = rng.gamma(chosen.nu.shape, 1 / chosen.nu.rate, _PRIOR_DRAWS)
+        add("nu", chosen.nu, nu, "degrees of freedom")
+        tails = np.sqrt(np.divide(nu, nu - 2, out=np.full_like(nu, np.nan), where=nu > 2))  # no variance below
+        residual = [d * tails for d in residual]
     if chosen.cutpoints is not None:
         add("cutpoints", chosen.cutpoints, None, "logit, before ordering")
-    total = np.sum(list(variances.values()), axis=0)
-    shares = pd.DataFrame(
-        [
-            {
-                "level": level,
-                **dict(zip(("low", "median", "high"), np.quantile(v / total, [0.05, 0.5, 0.95]), strict=True)),
-            }
-            for level, v in variances.items()
-        ]
-    )
+    shares = pd.DataFrame([row for r in range(len(design.responses)) for row in _shares(design, r, scales, residual)])
     return PriorDescription(pd.DataFrame(rows), shares, prior_notes(design))
+
+
+def _shares(
+    design: Design, response: int, scales: Mapping[str, list[NDArray]], residual: list[NDArray]
+) -> list[dict[str, object]]:
+    """Prior shares of a response's variance by level, averaged over its rows.
+
+    Correlations have prior mean zero, so they drop out of the expected variance over the rows.
+    """
+    rows = design.response == response
+    variances: dict[str, NDArray] = {}
+    for level in design.levels:
+        weight = 1.0 if level.members is None else (level.members.weight[rows] ** 2).sum(axis=1)
+        squares = (level.Z[rows] ** 2 * np.reshape(weight, (-1, 1))).mean(axis=0)
+        if squares.any():
+            variances[level.level] = np.sum(
+                [d**2 * square for d, square in zip(scales[level.level], squares, strict=True)], axis=0
+            )
+    of_rows = np.bincount(design.sd_code[rows], minlength=len(residual)) / rows.sum()
+    variances["residual"] = np.sum([d**2 * w for d, w in zip(residual, of_rows, strict=True)], axis=0)
+    total = np.sum(list(variances.values()), axis=0)
+    whose = {"response": design.responses[response]} if len(design.responses) > 1 else {}
+    return [
+        {
+            **whose,
+            "level": level,
+            **dict(zip(("low", "median", "high"), np.nanquantile(v / total, [0.05, 0.5, 0.95]), strict=True)),
+        }
+        for level, v in variances.items()
+    ]
 
 
 def prior_notes(design: Design) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ CORRELATION: Final = 0.1  # residual autocorrelation below 0.1 changes intervals
 EXCESS: Final = 1.0  # of kurtosis
 SPREAD_RATIO: Final = 1.15
 NORMAL_SCORES: Final = 0.02  # loss of correlation with normal scores
+FEWEST_DRAWS: Final = 20  # fewer say nothing on what is improbable
 MIN_UNITS: Final = 8  # fewer units show neither shape nor spread
 MIN_PAIRS: Final = 30
 OUTSIDE: Final = "outside"
@@ -50,7 +51,8 @@ def check_model(tree: xr.DataTree, *, draws: int = 500, seed: int = 0) -> ModelR
     New units make the check sharper than effects that were fitted to the same data (Marshall & Spiegelhalter 2003). The
     shape is one minus the correlation of sorted effects with normal scores; effects that the data hardly inform follow
     their prior, so it finds gross departures only. A check fails where p is below 0.005 or above 0.995 *and* the
-    difference is large enough to matter. It costs one pass over the rows per draw, in chunks.
+    difference is large enough to matter; with fewer than 200 draws, where no replicate lies on the other side of the
+    data, and with fewer than 20 nothing is judged. It costs one pass over the rows per draw, in chunks.
 
     Parameters
     ----------
@@ -262,9 +264,13 @@ def _check(
     remedy: str,
 ) -> ModelCheck:
     p = (1.0 + float((model >= data).sum())) / (1.0 + data.size)
-    extreme = min(p, 1.0 - p + 1.0 / (1.0 + data.size)) < IMPROBABLE
+    smallest = 1.0 / (1.0 + data.size)
+    extreme = min(p, 1.0 - p + smallest) <= max(IMPROBABLE, smallest)
     low, high = np.quantile(model, [0.005, 0.995])
     status: Status = "failed" if extreme and bool(big) else "ok"
+    if data.size < FEWEST_DRAWS:
+        status, text = "not assessed", f"Cannot be judged from {data.size} draws."
+        remedy = "Use 200 draws or more."
     observed = float(data.mean())
     return ModelCheck(
         name=name,
@@ -277,7 +283,7 @@ def _check(
         status=status,
         concerns=concerns if status == "failed" else (),
         text=text.format(observed=observed, low=low, high=high),
-        remedy=remedy if status == "failed" else "",
+        remedy="" if status == "ok" else remedy,
     )
 
 

@@ -165,3 +165,47 @@ def test_two_level_data_have_no_therapist_prior() -> None:
     assert not shown.table["parameter"].str.contains("therapist").any()
     assert list(shown.shares["level"]) == ["patient", "residual"]
     assert shown.notes == ()
+
+
+def test_shares_are_those_of_each_response_whatever_its_scale() -> None:
+    """An outcome in thousandths of its unit leaves the other's shares, and its own, as they were."""
+    rng = np.random.default_rng(0)
+    rows = [(k, f"{k}-{i}", t) for k in range(6) for i in range(4) for t in range(1, 6)]
+    frame = pd.DataFrame(rows, columns=["therapist", "patient", "session"]).assign(
+        **{name: rng.normal(size=len(rows)) for name in ("x", "m", "y")}
+    )
+    spec = psm.mediation("y", treatment="x", mediators="m", time=None, random={"patient": ["b"]})
+
+    def shares(table: pd.DataFrame) -> pd.DataFrame:
+        data = psm.SessionData.from_frame(table, ranges=dict.fromkeys(("x", "m", "y")))
+        return psm.describe_priors(spec, data).shares.set_index(["response", "level"])
+
+    small, large = shares(frame), shares(frame.assign(y=frame["y"] * 1000))
+    assert small.index.tolist() == [(r, v) for r in ("m", "y") for v in ("patient", "therapist", "residual")]
+    np.testing.assert_allclose(large, small)
+
+
+def test_prior_share_of_the_residual_is_that_of_the_rows_and_of_the_family() -> None:
+    data = small_data(2)
+    few = np.isin(data.sessions["patient"], data.ids["patient"][:2])
+    data = psm.SessionData.from_frame(data.sessions.assign(few=few.astype(int)), ranges={"y": None})
+    share = few.mean()
+    wide = {"sigma[0]": psm.HalfNormal(1.0), "sigma[1]": psm.HalfNormal(10.0)}
+    spec = psm.growth("y", residual_by="few", priors=wide, random={"patient": [], "therapist": []})
+    assert 0 < share < 0.3
+    rng = np.random.default_rng(1)
+    sd, scale = np.abs(rng.normal(size=(4, 100_000))), data.values("y").std()
+    residual = (1 - share) * sd[0] ** 2 + share * (10 * sd[1]) ** 2
+    random = (scale * sd[2]) ** 2 + (scale / 2 * sd[3]) ** 2
+    found = psm.describe_priors(spec, data).shares.set_index("level").loc["residual", ["low", "median", "high"]]
+    expected = np.quantile(residual / (residual + random), [0.05, 0.5, 0.95])
+    np.testing.assert_allclose(found.astype(float), expected, atol=SHARE_TOLERANCE)
+    nu = rng.gamma(2.0, 10.0, 100_000)
+    tails = np.divide(nu, nu - 2, out=np.full_like(nu, np.nan), where=nu > 2)
+    residual = (scale * sd[0]) ** 2 * tails
+    spec = psm.growth("y", family="student", random={"patient": [], "therapist": []})
+    found = psm.describe_priors(spec, data).shares.set_index("level")
+    expected = np.nanquantile(residual / (residual + random), [0.05, 0.5, 0.95])
+    np.testing.assert_allclose(
+        found.loc["residual", ["low", "median", "high"]].astype(float), expected, atol=SHARE_TOLERANCE
+    )

@@ -120,6 +120,15 @@ def test_each_fault_fails_its_check(changed: dict, name: str) -> None:
     assert name in failing(exact_tree(**changed))
 
 
+def test_a_gross_fault_fails_with_few_draws_too() -> None:
+    """With 60 draws no p-value is below 1/61: a check that asks for 0.005 could not fail."""
+    report = check_model(exact_tree(noise="ar0.4"), draws=60)
+    assert "residual autocorrelation" in {check.name for check in report.failed}
+    few = check_model(exact_tree(noise="ar0.4"), draws=10)
+    (check,) = (each for each in few.checks if each.name == "residual autocorrelation")
+    assert (check.status, check.text) == ("not assessed", "Cannot be judged from 10 draws.")
+
+
 def test_a_bound_by_size_keeps_trifles_from_failing() -> None:
     report = check_model(exact_tree(noise="ar0.05", n_therapists=60), draws=200)
     assert "residual autocorrelation" not in {check.name for check in report.failed}
