@@ -101,12 +101,14 @@ def collapsed_fit(tree: xr.DataTree) -> CollapsedFit:
 
 
 def beta_prior(tree: xr.DataTree) -> tuple[Floats, Floats] | None:
-    """Return mean and precision of the fixed effects' normal prior, or None where a prior is not normal.
+    """Return mean and precision of the fixed effects' normal prior, or None where a prior is not normal or is pooled.
 
     The prior of an intercept belongs to the expected outcome at the average of its response's other columns.
     """
     infos = read.terms_of(tree)
     table = read.json_attr(tree, names.ATTR_PRIORS)
+    if read.json_attr(tree, names.ATTR_SPEC).get("pooled"):
+        return None  # normal given the means and the SD over outcomes, which are parameters
     priors = [table[f"{names.BETA}[{info.label}]"] for info in infos]
     if any(prior["family"] != "Normal" for prior in priors):
         return None
