@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psymech.data.ids import AMBIGUOUS, MAX_ID_LENGTH
+from psymech.data.ids import AMBIGUOUS, MAX_ID_LENGTH, MISSING_WORDS
 from psymech.data.sessions import SessionData
 from psymech.errors import DataError
 
@@ -51,6 +51,8 @@ def test_integers_are_exact_in_every_kind_of_table(patients):
 def test_text_is_exact_in_every_kind_of_table(patients):
     composed = [unicodedata.normalize("NFC", patient) for patient in patients]
     if len(set(composed)) < len(composed) or AMBIGUOUS & set(composed):
+        return
+    if MISSING_WORDS & {patient.casefold() for patient in composed}:
         return
     for kind, frame in frames(columns(patients)).items():
         data = SessionData.from_frame(frame, therapist=None)
