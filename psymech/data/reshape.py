@@ -140,7 +140,7 @@ def read_wide(
     ------
     DataError
         A column is absent or claimed twice, a pattern finds no column, two columns stand for one session (``s1`` and
-        ``s01``), or a patient has several rows.
+        ``s01``), a patient has several rows, or `sessions` are no whole numbers or number no listed column.
 
     Examples
     --------
@@ -153,6 +153,7 @@ def read_wide(
     2       B        1  31.0  41.0
     """
     mapping(measures, "measures", "{'phq9': 'phq9_{session}'}")
+    _refuse_sessions(sessions, measures)
     table = read_table(source)
     _check_columns([patient, *(keep or ())], table)
     columns = {name: _columns_of(name, given, table, sessions) for name, given in measures.items()}
@@ -229,6 +230,19 @@ def _columns_of(name: str, given: object, table: Table, sessions: Sequence[int] 
     if not found:
         raise DataError(f"No column fits the pattern {given!r} of '{name}'. {absent_message(before, table.columns)}")
     return dict(sorted(found.items()))
+
+
+def _refuse_sessions(sessions: Sequence[int] | None, measures: Mapping[str, str | Sequence[str]]) -> None:
+    if sessions is None:
+        return
+    if all(isinstance(given, str) for given in measures.values()):
+        raise DataError(
+            f"sessions numbers columns that are listed, but measures has patterns only, which take the numbers from "
+            f"the columns' names: {', '.join(map(repr, measures.values()))}. Leave sessions out, or list the columns."
+        )
+    odd = [n for n in sessions if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0]
+    if odd:
+        raise DataError(f"sessions expects whole numbers from 0 on, but got {odd[0]!r}.")
 
 
 def _listed(name: str, columns: list[str], table: Table, sessions: Sequence[int] | None) -> dict[int, str]:

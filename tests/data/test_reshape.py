@@ -140,3 +140,11 @@ def test_a_table_that_looks_wide_is_told_how_to_be_read() -> None:
     wide = pd.DataFrame({"patient": ["a"], "therapist": ["b"], "phq_1": [1], "phq_2": [1], "phq_3": [1]})
     with pytest.raises(psm.DataError, match=r"psm.read_wide\(table, measures=\{'phq': 'phq_\{session\}'\}\)"):
         psm.SessionData.from_frame(wide)
+
+
+def test_session_numbers_belong_to_listed_columns() -> None:
+    """0.5 became session 0, and numbers beside a pattern were passed over."""
+    with pytest.raises(psm.DataError, match=r"whole numbers from 0 on, but got 0\.5"):
+        psm.read_wide(WIDE, measures={"bdi": ["bdi_3", "bdi_1"]}, sessions=[0.5, 1.5])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(psm.DataError, match="measures has patterns only"):
+        psm.read_wide(WIDE, measures={"bdi": "bdi_{session}"}, sessions=[1, 2])
