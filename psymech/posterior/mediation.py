@@ -57,7 +57,8 @@ def indirect_effects(
     by
         Effects of each patient or therapist, within patients.
     at
-        Values of moderators, by name; their means by default.
+        Values of moderators, by name; their means by default. With `by`, too, they are the same for all units: what a
+        patient's own value of a moderator makes of the paths is not part of that patient's effect.
 
     Returns
     -------

@@ -91,7 +91,7 @@ def reweighted_mean(values: xr.DataArray, old: Prior, new: Prior) -> tuple[float
 def prior_weight(tree: xr.DataTree) -> list[ModelCheck]:
     r"""Check for each SD above the patients whether its prior drives its posterior.
 
-    The prior density is raised to the powers 0.8 and 1.25 by importance weighting, :math:`w \propto
+    The prior density is raised to the powers 0.99 and 1.01 by importance weighting, :math:`w \propto
     p(\sigma)^{\alpha-1}`, and the change of the posterior is measured per doubling of the power (cumulative
     Jensen-Shannon distance). A check fails where that is at least 0.05 and the data narrowed the prior's variance by
     less than a half. The mean under half and twice the prior's scale is told.
