@@ -9,6 +9,7 @@ import numpy as np
 
 from psymech.arguments import instance
 from psymech.data.sessions import SessionData
+from psymech.errors import DataError, shown_ids
 
 TIE: Final = 1e-9  # relative: 5.1 - 4.1 is 0.9999999999999996 in floating point and must reach 1
 
@@ -51,6 +52,19 @@ def reaches(change: float, bound: float) -> bool:
     True
     """
     return bool(change >= bound - TIE * abs(bound))
+
+
+def refuse_below_zero(data: SessionData, name: str) -> None:
+    """Raise DataError where scores lie below zero, of which no percentage can be taken."""
+    values = data.values(name)
+    below = np.flatnonzero(values < 0)
+    if below.size:
+        ids = data.ids["patient"][np.unique(data.codes["patient"][below])].tolist()
+        raise DataError(
+            f"percent: a percentage needs scores of zero or more, but {below.size} values of {name!r} lie below zero "
+            f"(patients {shown_ids(ids)}), as on a standardised scale. Use the raw score, or the criterion in outcome "
+            "units alone."
+        )
 
 
 def courses(data: SessionData, name: str) -> Iterator[Course]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from psymech.arguments import positive
-from psymech.data.courses import courses, reaches
+from psymech.data.courses import courses, reaches, refuse_below_zero
 from psymech.data.sessions import SessionData
 from psymech.errors import DataError, SpecError, shown_ids
 
@@ -50,12 +50,13 @@ def early_response(
     DataFrame
         Index: every patient. Columns ``baseline``, ``session`` (of the value used), ``value``, ``change`` (value -
         baseline), ``percent_change`` and ``responded`` (True, False, or missing: no value up to the landmark besides
-        the baseline).
+        the baseline, or a percentage of a baseline of zero).
 
     Raises
     ------
     DataError
-        No such column, one that is not numeric, or a baseline that differs between a patient's sessions.
+        No such column, one that is not numeric, a baseline that differs between a patient's sessions, or scores below
+        zero, of which there is no percentage.
     SpecError
         Neither threshold nor percentage, or one that is not above zero.
 
@@ -76,6 +77,9 @@ def early_response(
         raise SpecError("early_response needs threshold=, percent=, or both.")
     wanted = positive(threshold, "threshold") if threshold is not None else -np.inf
     share = positive(percent, "percent") if percent is not None else None
+    if share is not None:
+        for name in [outcome] if baseline is None else [outcome, baseline]:
+            refuse_below_zero(data, name)
     before = None if baseline is None else _baseline(data, baseline)
     codes = data.codes["patient"]
     table = pd.DataFrame(
@@ -100,8 +104,10 @@ def early_response(
         change = value - start
         relative = 100.0 * change / start if start != 0 else np.nan
         table.iloc[row, 1:] = [course.session[last[-1]], value, change, relative]
+        if share is not None and start == 0:
+            continue
         gain = -change if lower_is_better else change
-        responded.iloc[row] = reaches(gain, wanted) and (share is None or reaches(gain, share / 100.0 * abs(start)))
+        responded.iloc[row] = reaches(gain, wanted) and (share is None or reaches(gain, share / 100.0 * start))
     return table.assign(responded=responded)
 
 

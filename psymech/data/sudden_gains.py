@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 
 from psymech.arguments import is_number, positive
-from psymech.data.courses import TIE, Course, courses, reaches
+from psymech.data.courses import TIE, Course, courses, reaches, refuse_below_zero
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 
@@ -59,7 +59,7 @@ def sudden_gains(
     cutoff : float
         Of criterion 1, in outcome units.
     percent : float
-        Of criterion 2.
+        Of criterion 2; 0 leaves it out.
     alpha, adjust
         Of criterion 3.
     losses : bool
@@ -75,7 +75,7 @@ def sudden_gains(
     Raises
     ------
     DataError
-        No such column, or one that is not numeric.
+        No such column, one that is not numeric, or scores below zero, of which there is no percentage.
     SpecError
         A cut-off, percentage or alpha that is none.
 
@@ -101,6 +101,8 @@ def sudden_gains(
         raise SpecError(f"alpha: expected a probability between 0 and 1, found {alpha!r}.")
     if not (is_number(percent) and percent >= 0):
         raise SpecError(f"percent: expected zero or more, found {percent!r}.")
+    if percent:
+        refuse_below_zero(data, outcome)
     sign = -1.0 if losses else 1.0
     found = [
         row

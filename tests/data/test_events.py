@@ -235,3 +235,20 @@ def test_a_baseline_is_one_value_a_patient():
     data = psm.SessionData.from_frame(frame, therapist=None)
     with pytest.raises(psm.errors.DataError, match=r"'y0' differs between the sessions of 1 patients: 1\."):
         psm.early_response(data, "y", by=2, threshold=1, baseline="y0")
+
+
+def test_percentages_are_of_scores_from_zero_on():
+    frame = pd.DataFrame({"patient": [1, 1, 2, 2], "session": [1, 2, 1, 2], "y": [0.0, 0.0, 4.0, 1.0]})
+    data = psm.SessionData.from_frame(frame, therapist=None)
+    found = psm.early_response(data, "y", by=2, percent=50)["responded"]
+    assert found.isna().tolist() == [True, False]  # no change from zero is no response of 50 %
+    assert found[2]
+    below = psm.SessionData.from_frame(frame.assign(y=frame["y"] - 2), therapist=None)
+    for detect in (
+        lambda **percent: psm.early_response(below, "y", by=2, threshold=1, **percent),
+        lambda **percent: psm.sudden_gains(below, "y", cutoff=1, **percent),
+    ):
+        with pytest.raises(psm.DataError, match=r"3 values of 'y' lie below zero \(patients 1, 2\)"):
+            detect(percent=25.0)
+    assert psm.early_response(below, "y", by=2, threshold=1)["responded"].tolist() == [False, True]
+    assert psm.sudden_gains(below, "y", cutoff=1, percent=0).empty
