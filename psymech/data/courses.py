@@ -56,6 +56,7 @@ def reaches(change: float, bound: float) -> bool:
 
 def refuse_below_zero(data: SessionData, name: str) -> None:
     """Raise DataError where scores lie below zero, of which no percentage can be taken."""
+    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
     values = data.values(name)
     below = np.flatnonzero(values < 0)
     if below.size:
