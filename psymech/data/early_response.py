@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psymech.arguments import positive
+from psymech.arguments import instance, positive
 from psymech.data.courses import courses, reaches, refuse_below_zero
 from psymech.data.sessions import SessionData
 from psymech.errors import DataError, SpecError, shown_ids
@@ -73,6 +73,7 @@ def early_response(
     >>> early_response(data, "phq9", by=2, percent=30)["responded"].tolist()
     [True]
     """
+    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
     if threshold is None and percent is None:
         raise SpecError("early_response needs threshold=, percent=, or both.")
     wanted = positive(threshold, "threshold") if threshold is not None else -np.inf
