@@ -1,4 +1,4 @@
-"""plot_paths(): the path diagram of a mediation model, one panel a level, with posterior medians and intervals."""
+"""plot_paths(): the path diagram of a mediation model, one panel a level, with posterior means and intervals."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def plot_paths(
     -------
     PlotCollection
         One panel a level: side by side, or below one another where they are wide; not shown. Each arrow carries
-        posterior median and interval on a line of its own; blue arrows are positive, orange ones negative, and grey
+        posterior mean and interval on a line of its own; blue arrows are positive, orange ones negative, and grey
         ones those whose interval holds zero. Below each panel stands the indirect effect (of all mediators together),
         within patients with the covariance of random a and b.
 
@@ -92,9 +92,7 @@ def plot_paths(
             raise SpecError(f"level: expected one of {', '.join(known)}, where this model has paths, found {one!r}.")
     wanted: list[PathLevel] = [one for one in PATH_LEVELS if one in asked]
     effects = indirect_effects(tree) if _has_routes(model) else None
-    note = (
-        f"Median and {100 * interval_prob(ci_prob):g}% interval; blue: above zero, orange: below, grey: it holds zero."
-    )
+    note = f"Mean and {100 * interval_prob(ci_prob):g}% interval; blue: above zero, orange: below, grey: it holds zero."
     panels = [_panel(model, one, effects, ci_prob, (note,) if one == wanted[-1] else ()) for one in wanted]
     beside = sum(panel.width for panel in panels) <= WIDEST_ROW
     width = sum(p.width for p in panels) + BETWEEN * (len(panels) - 1) if beside else max(p.width for p in panels)
@@ -160,7 +158,7 @@ def _label(draws: np.ndarray, ci_prob: float | None) -> tuple[str, str]:
     """Text and colour of an arrow's label."""
     low, high = (float(v) for v in interval(xr.DataArray(draws, dims=names.SAMPLE_DIMS), ci_prob))
     colour = draw.GREY if low <= 0.0 <= high else draw.BLUE if low > 0.0 else draw.ORANGE
-    return f"{np.median(draws):.2f} [{low:.2f}, {high:.2f}]", colour
+    return f"{draws.mean():.2f} [{low:.2f}, {high:.2f}]", colour
 
 
 def _indirect_lines(effects: xr.Dataset, ci_prob: float | None, *, several: bool) -> tuple[str, ...]:
@@ -175,7 +173,7 @@ def _indirect_lines(effects: xr.Dataset, ci_prob: float | None, *, several: bool
         prefix = f"{' -> '.join(one['of'].item())}: " if extra else ""
         values = one.drop_vars([c for c in one.coords if c not in names.SAMPLE_DIMS]).transpose(*names.SAMPLE_DIMS)
         low, high = (float(v) for v in interval(values, ci_prob))
-        lines.append(f"{prefix}{word} {float(values.median()):.3f}, {percent} [{low:.3f}, {high:.3f}]")
+        lines.append(f"{prefix}{word} {float(values.mean()):.3f}, {percent} [{low:.3f}, {high:.3f}]")
     return tuple(lines)
 
 

@@ -100,11 +100,12 @@ def plot_ppc(
         module.xlabel(f"share of the {np.unique(rows.unit[panel]).size:,} {panel}s below", target)
         inside = 100.0 * ((data >= low) & (data <= high)).mean()
         module.title(f"{panel}s: {inside:.0f}% inside", target, size=draw.letters(collection, 11))
+    middles = "" if panels == (SESSION,) else "median and "
     draw.legend(
         collection,
         [
             ("observed", {"color": draw.BLACK, "width": 3.0}),
-            (f"model: median and {100 * prob:g}% band", {"color": draw.BLUE, "width": 3.0}),
+            (f"model: {middles}{100 * prob:g}% band", {"color": draw.BLUE, "width": 3.0}),
         ],
     )
     return collection
@@ -185,7 +186,8 @@ def _shares(
     draw.keep(collection, "observed_session", module.scatter(middle, data, target, color=draw.BLACK, size=14.0))
     own = read.level_of_response(tree, rows.response)
     if rows.family in DISCRETE:
-        module.xticks(middle, [f"{each:g}" for each in middle], target)
+        values = read.categories_of(tree, rows.response)[: middle.size] if rows.family == "ordinal" else middle
+        module.xticks(middle, [f"{each:g}" for each in values], target)
     module.xlabel(f"{rows.response} of a {own}", target)
     module.ylabel(f"share of {own}s", target)
     module.ylim((0.0, 1.1 * float(max(high.max(), data.max()))), target)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from psymech import names
+from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
 from psymech.posterior.summaries import interval, interval_prob
@@ -24,6 +25,7 @@ def plot_trajectories(
     response: str | None = None,
     level: str = "therapist",
     max_patients: int = 80,
+    smallest: int = 1,
     ci_prob: float | None = None,
     backend: str | None = None,
 ) -> "PlotCollection":
@@ -44,6 +46,8 @@ def plot_trajectories(
         Whose expected courses are drawn; left out where the model has no random effects there.
     max_patients : int
         Patients whose observed course is drawn, evenly spaced in the tree's order; the title says how many of how many.
+    smallest : int
+        The smallest number of patients behind a share of a binary outcome that is drawn; for reports.
     ci_prob : float, optional
         Probability of the band; ArviZ's setting (0.89) by default.
     backend : {"matplotlib", "plotly"}, optional
@@ -53,16 +57,23 @@ def plot_trajectories(
     PlotCollection
         One panel, ``outcome``; not shown.
 
+    Raises
+    ------
+    SpecError
+        `smallest` below 1, or a response that the fit does not have.
+
     Examples
     --------
     >>> import psymech as psm
     >>> psm.plot_trajectories(course).savefig("course.png")
     """
+    if smallest < 1:
+        raise SpecError(f"smallest: expected 1 or more, found {smallest!r}.")
     chosen = read.one_response(tree, response)
     lines = expected_trajectories(tree, response=chosen, level=level)
     collection = draw.canvas(("outcome",), width=8.5, height=5.5, ratios=None, backend=backend)
     module, target = draw.drawing(collection), draw.panel(collection, "outcome")
-    observed, entries = _observed(collection, tree, chosen, max_patients)
+    observed, entries = _observed(collection, tree, chosen, max_patients, smallest)
     if "unit" in lines:
         n = lines.sizes[level]
         width, alpha = (1.0, 0.6) if n <= FEW_UNITS else (0.7, max(FAINTEST, 0.75 * FEW_UNITS / n))
@@ -96,7 +107,7 @@ def _axis(tree: xr.DataTree, response: str) -> str:
 
 
 def _observed(
-    collection: "PlotCollection", tree: xr.DataTree, response: str, max_patients: int
+    collection: "PlotCollection", tree: xr.DataTree, response: str, max_patients: int, smallest: int
 ) -> tuple[str, list[tuple[str, dict]]]:
     """Draw what was observed; return it in words and its legend entry."""
     module, target = draw.drawing(collection), draw.panel(collection, "outcome")
@@ -107,7 +118,10 @@ def _observed(
     if read.family_of(tree, response) == "bernoulli":
         distinct, which, counts = np.unique(time, return_inverse=True, return_counts=True)
         share = np.bincount(which, weights=y) / counts
-        draw.keep(collection, "observed", module.scatter(distinct, share, target, color=draw.GREY, size=30.0))
+        pairs = np.unique(np.stack([which, read.unit_of_obs(tree, "patient")[rows]]), axis=1)
+        enough = np.bincount(pairs[0], minlength=distinct.size) >= smallest
+        artist = module.scatter(distinct[enough], share[enough], target, color=draw.GREY, size=30.0)
+        draw.keep(collection, "observed", artist)
         return "observed share at each time", [("observed share", {"color": draw.GREY, "width": 4.0})]
     if max_patients < 1:
         return "expected", []

@@ -208,7 +208,7 @@ def _worded(name: str, rows: Rows, data: Floats, model: Floats) -> ModelCheck:
             ("effects", "variance"),
             "Residuals of successive sessions of one patient correlate {observed:.2f}; the model expects {low:.2f} to "
             "{high:.2f}. Intervals of effects within patients are too narrow.",
-            "Fit with residual='ar1', or let time vary over patients.",
+            "Fit with residual='ar1' (a mediation model: autoregressive=), or let time vary over patients.",
         )
     if name == "tails":
         return _check(

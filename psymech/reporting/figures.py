@@ -74,15 +74,16 @@ def draw_figures(
     if is_mediation(tree):
         add(
             "process",
-            "Paths by level: posterior median and interval; grey where the interval holds zero.",
+            "Paths by level: posterior mean and interval; grey where the interval holds zero.",
             "effects",
             lambda: plot_paths(tree, ci_prob=ci_prob),
         )
     for response in read.responses_of(tree):
         of = f" ({response})" if len(read.responses_of(tree)) > 1 else ""
         _of_response(add, masked, response, of, ci_prob)
-        if "therapist" in read.levels_of(tree) and _has_intercept(tree, response):
-            _therapists(add, masked, response, of, ci_prob, higher_is_better)
+        term = _term_of_therapists(tree, response)
+        if term is not None:
+            _therapists(add, masked, response, term, of, ci_prob, higher_is_better)
     return _merged(found)
 
 
@@ -119,7 +120,7 @@ def _of_response(add: Add, masked: Masked, response: str, of: str, ci_prob: floa
     if _has_time(tree, response):
         add(
             "effects",
-            f"Expected course{of}: the mean with its interval; lines, where drawn, are single therapists.",
+            f"Expected course with its interval{of}.",
             "effects",
             lambda: _course(masked, response, ci_prob),
         )
@@ -135,6 +136,7 @@ def _therapists(
     add: Add,
     masked: Masked,
     response: str,
+    term: str,
     of: str,
     ci_prob: float | None,
     higher_is_better: bool,
@@ -153,6 +155,7 @@ def _therapists(
         "therapists",
         lambda: plot_therapists(
             tree,
+            term=term,
             response=owner,
             ci_prob=ci_prob,
             higher_is_better=higher_is_better,
@@ -166,7 +169,12 @@ def _therapists(
             f"How far the data order the therapists{of}.",
             "therapists",
             lambda: plot_ranks(
-                tree, response=owner, ci_prob=ci_prob, higher_is_better=higher_is_better, backend="matplotlib"
+                tree,
+                term=term,
+                response=owner,
+                ci_prob=ci_prob,
+                higher_is_better=higher_is_better,
+                backend="matplotlib",
             ),
         )
 
@@ -179,6 +187,7 @@ def _course(masked: Masked, response: str, ci_prob: float | None) -> "PlotCollec
         response=response,
         level=level,
         max_patients=0 if masked.anonymous else 80,
+        smallest=masked.min_patients if masked.anonymous else 1,
         ci_prob=ci_prob,
         backend="matplotlib",
     )
@@ -198,9 +207,13 @@ def _has_time(tree: xr.DataTree, response: str) -> bool:
     return any(i.role == "time" and (not several or i.response == response) for i in read.terms_of(tree))
 
 
-def _has_intercept(tree: xr.DataTree, response: str) -> bool:
+def _term_of_therapists(tree: xr.DataTree, response: str) -> str | None:
+    """The therapists' intercept: in a partially nested design the slope of the arm that has therapists."""
+    if "therapist" not in read.levels_of(tree):
+        return None
+    term = read.json_attr(tree, names.ATTR_SPEC).get("therapist_in") or names.INTERCEPT
     labels = read.labels_of(read.posterior(tree), names.term_dim("therapist"))
-    return names.INTERCEPT in labels or read.response_label(response, names.INTERCEPT) in labels
+    return term if term in labels or read.response_label(response, term) in labels else None
 
 
 def _png(plot: Plot) -> str:

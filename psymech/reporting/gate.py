@@ -7,8 +7,9 @@ import xarray as xr
 
 from psymech.errors import PsymechError
 from psymech.inference.checks import SamplingReport, check_sampling
+from psymech.posterior import tree as read
 from psymech.posterior.model_checks import check_model
-from psymech.posterior.model_report import ModelReport
+from psymech.posterior.model_report import ModelCheck, ModelReport
 
 Section = Literal["effects", "variance", "therapists"]
 SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
@@ -26,6 +27,11 @@ class Gate:
     def closed(self, section: Section) -> bool:
         """Whether a kind of number must not be shown."""
         return bool(self.reasons[section])
+
+
+def said(check: ModelCheck, tree: xr.DataTree) -> str:
+    """Return what a check found, after the outcome that it is about where the fit has several."""
+    return f"{check.response}: {check}" if check.response and len(read.responses_of(tree)) > 1 else str(check)
 
 
 def make_gate(tree: xr.DataTree) -> Gate:
@@ -46,6 +52,6 @@ def make_gate(tree: xr.DataTree) -> Gate:
         of_draws = (f"The draws are {sampling.verdict}.",)
     reasons: dict[Section, tuple[str, ...]] = {}
     for section in SECTIONS:
-        of_model = () if model is None else tuple(str(check) for check in model.doubtful(section))
+        of_model = () if model is None else tuple(said(check, tree) for check in model.doubtful(section))
         reasons[section] = (*of_draws, *of_model)
     return Gate(sampling, model, missing, reasons)

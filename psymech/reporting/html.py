@@ -21,20 +21,21 @@ from psymech.posterior import tree as read
 from psymech.posterior.summaries import interval_kind, interval_names, interval_prob
 from psymech.reporting import words
 from psymech.reporting.figures import PLACES, draw_figures
-from psymech.reporting.gate import Gate, make_gate
+from psymech.reporting.gate import Gate, make_gate, said
 from psymech.reporting.privacy import MIN_PATIENTS, Masked, mask, printable, shown_findings, write_key
-from psymech.reporting.process import CONSISTENCY, MEDIATION, SHARES
+from psymech.reporting.process import CONSISTENCY, MEDIATION, SHARES, is_mediation
 from psymech.reporting.tables import Table, build_tables, save_tables, shown
 
 RANKS: Final = frozenset({"expected_rank", "rank_low", "rank_high"})
 PROBABILITIES: Final = frozenset({"p", "p_above", "p_above_zero", "p_below"})
-LABELS: Final = frozenset({"term", "quantity"})
+LABELS: Final = frozenset({"term", "quantity", "check"})
+SHORT: Final = 42  # letters
 INFLUENCE: Final = "influence of one"
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A table as a page shows it: headings and cells as text, and which columns hold numbers; `again` is the title of
+    """A table as a page shows it: headings and cells as text, and the class of each column; `again` is the title of
     an earlier table that gives the same reasons.
     """
 
@@ -43,7 +44,7 @@ class Cells:
     note: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[bool, ...]
+    css: tuple[str, ...]
     withheld: tuple[str, ...]
     empty: bool
     again: str
@@ -176,11 +177,13 @@ def _page(
         style_hash=b64encode(sha256(style.encode()).digest()).decode("ascii"),
         counts=words.listed([f"{n:,} {level}s" for level, n in words.counts(tree).items()]),
         unit=words.unit_of_scores(tree),
+        letters=words.letters(tree),
         findings=[(severity, text) for severity, text in shown_findings(masked)],
         equations=words.equations(tree),
         levels=words.levels_drawn(tree),
         estimands=[(words.readable(info.label), words.estimand(info, tree)) for info in infos],
         tables=_all_cells(made, percent, ci_prob),
+        mediated=is_mediation(tree),
         process_tables=[name for name in (MEDIATION, SHARES) if name in {table.name for table in made}],
         consistency=any(table.name == CONSISTENCY for table in made),
         influence=[check for check in gate.model.checks if check.name.startswith(INFLUENCE) and check.status == "ok"]
@@ -190,6 +193,11 @@ def _page(
         figures={place: [f for f in figures if f.place == place] for place in PLACES},
         sampling=gate.sampling,
         model=gate.model,
+        unmet=[
+            (check.status, said(check, tree))
+            for check in (gate.model.checks if gate.model is not None else ())
+            if check.status != "ok"
+        ],
         model_missing=gate.model_missing,
         verdicts=_verdicts(gate),
         limits=words.limits(tree, gate),
@@ -216,7 +224,7 @@ def _all_cells(made: tuple[Table, ...], percent: str, ci_prob: float | None) -> 
     """Return the tables by name; reasons that an earlier one gives are not repeated."""
     first: dict[tuple[str, ...], str] = {}
     found = {}
-    for table in made:
+    for table in sorted(made, key=lambda table: table.name != MEDIATION):  # the first to be read
         again = first.get(table.withheld, "")
         if table.withheld:
             first.setdefault(table.withheld, table.title)
@@ -233,28 +241,44 @@ def _cells(table: Table, percent: str, ci_prob: float | None, again: str) -> Cel
     heading = {
         low: f"{percent} {kind}",
         "rank_low": f"rank, {percent} {kind}",
+        "p": "p(above 0)" if table.name == "effects" else "p",
         "p_above": "p(above)",
         "p_below": "p(below)",
         "ok": "passed",
     }
-    heading |= {"predicted_low": "model, 99%", "n_patients": "patients", "n_sessions": "sessions"}
+    heading |= {
+        "predicted_low": "expected",
+        "n_patients": "patients",
+        "n_sessions": "sessions",
+        "n_therapists": "therapists",
+    }
     pairs = {low: high, "rank_low": "rank_high", "predicted_low": "predicted_high"}
     columns = [str(name) for name in frame.columns if name not in pairs.values()]
 
     def text(name: str) -> list[str]:
-        cells = [_cell(name, value) for value in frame[name].tolist()]
+        cells = [_cell(name, value, table.name) for value in frame[name].tolist()]
         if name not in pairs:
             return cells
-        ends = [_cell(pairs[name], value) for value in frame[pairs[name]].tolist()]
+        ends = [_cell(pairs[name], value, table.name) for value in frame[pairs[name]].tolist()]
         return [f"{a} to {b}" if a and b else "" for a, b in zip(cells, ends, strict=True)]
 
-    rows = tuple(zip(*(text(name) for name in columns), strict=True))
-    numeric = tuple(frame[name].dtype.kind in "fiu" for name in columns)
+    texts = [text(name) for name in columns]
+    rows = tuple(zip(*texts, strict=True))
+    css = tuple(_class(frame[name].dtype.kind in "fiu", cells) for name, cells in zip(columns, texts, strict=True))
     head = tuple(heading.get(name, name.replace("_", " ")) for name in columns)
-    return Cells(table.name, table.title, table.note, head, rows, numeric, table.withheld, False, again)
+    return Cells(table.name, table.title, table.note, head, rows, css, table.withheld, False, again)
 
 
-def _cell(name: str, value: object) -> str:
+def _class(number: bool, cells: list[str]) -> str:
+    """Return n for numbers, s for text too short to be broken, nothing for the rest."""
+    return "n" if number else "s" if max((len(cell) for cell in cells), default=0) <= SHORT else ""
+
+
+def _cell(name: str, value: object, table: str) -> str:
+    if table == "variance" and isinstance(value, float):
+        return "<0.001" if 0 < value < 0.0005 else f"{value:.3f}"
+    if table == "sampling" and name == "value" and isinstance(value, float) and 0 < value < 10:
+        return f"{value:.3f}" if not value.is_integer() else f"{value:.0f}"  # 1.014 is not 1.01, the limit
     if name in PROBABILITIES and isinstance(value, float) and value == value:
         return "<0.001" if value < 0.0005 else ">0.999" if value > 0.9995 else f"{value:.3f}"
     if name in LABELS:

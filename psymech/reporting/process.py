@@ -66,8 +66,8 @@ def process_parts(masked: Masked, *, ci_prob: float | None, percent: str) -> tup
                 "average, over all orders of entry, of what it adds to the sources before it. A share describes how "
                 f"much of the differences goes with a source, not how much the source works. Mean, SD and {percent} "
                 "interval; if unrelated: the share that a source would show although its coefficients are zero. "
-                f"{TECHNIQUES}, {COMMON_FACTORS.replace('_', ' ')}: as named in the model; {INTERACTION}: technique x "
-                f"common factor; {MATCHING}: either of them x another variable.",
+                f"{TECHNIQUES.capitalize()} and {COMMON_FACTORS.replace('_', ' ')} are those named in the model"
+                f"{_products(tree)}.",
                 "variance",
                 lambda: _shares(tree, ci_prob),
             )
@@ -86,6 +86,12 @@ def process_parts(masked: Masked, *, ci_prob: float | None, percent: str) -> tup
             )
         )
     return tuple(found)
+
+
+def _products(tree: xr.DataTree) -> str:
+    if not any(len(info.factors) > 1 for info in read.terms_of(tree)):
+        return ""
+    return f"; {INTERACTION}: technique x common factor; {MATCHING}: either of them x another variable"
 
 
 def _shares(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:

@@ -61,16 +61,16 @@ def build_tables(
         make(
             "effects",
             "Fixed effects",
-            f"Mean, SD and {percent} interval of the posterior; p: probability of a value above zero. Differences "
-            f"of two "
-            "terms are contextual effects.",
+            f"Mean, SD and {percent} interval of the posterior; p(above 0): probability of a value above zero."
+            f"{_contextual(tree)}",
             "effects",
             lambda: _effects(tree, ci_prob),
         ),
         make(
             "variance",
             "Shares of variance",
-            f"Posterior mean and {percent} interval of the share of the variance beyond the fixed effects.",
+            f"Posterior mean and {percent} interval of the share of the variance beyond the fixed effects."
+            f"{_scale(tree)}",
             "variance",
             lambda: _variance(tree, ci_prob),
         ),
@@ -89,10 +89,7 @@ def build_tables(
                 make(
                     f"{level}s",
                     f"Effects of single {level}s",
-                    f"Deviation from the average {level}; ranks run from 1 to "
-                    f"{read.units_with_rows(tree, level).size}, the highest rank belongs to the "
-                    f"{'highest' if higher_is_better else 'lowest'} value. "
-                    f"{_small(masked, level)}",
+                    _of_units(masked, level, percent, higher_is_better),
                     "therapists",
                     _units(masked, level, ci_prob, higher_is_better),
                 )
@@ -105,16 +102,44 @@ def build_tables(
     if gate.model is None:
         found.append(Table("model", "Checks of the model", "", None, (gate.model_missing,)))
     else:
-        note = "What the model predicts is the central 99% of replicated data; p is the probability of a larger value."
+        note = (
+            "Expected: the central 99% of what the model predicts; for influence and priors the range "
+            "that is accepted. p: probability of a larger value in replicated data."
+        )
         found.append(Table("model", "Checks of the model", note, gate.model.to_frame().reset_index()))
     return tuple(found)
 
 
-def _small(masked: Masked, level: str) -> str:
-    n = len(masked.hidden.get(level, ()))
-    if not n:
-        return ""
-    return f"{n} {level}s are left out so that nobody with fewer than {masked.min_patients} patients can be recognised."
+def _contextual(tree: xr.DataTree) -> str:
+    parts = {info.part for info in read.terms_of(tree)} & {"within", "patient", "therapist"}
+    return " Differences of two terms are contextual effects." if len(parts) > 1 else ""
+
+
+def _scale(tree: xr.DataTree) -> str:
+    """Say what a share of variance is of, where that is not the outcome of any row."""
+    found = ""
+    if any(read.family_of(tree, response) not in read.IDENTITY_LINK for response in read.responses_of(tree)):
+        found += " Binary and ordinal outcomes: of the variance on the scale of log odds."
+    arm = read.json_attr(tree, names.ATTR_SPEC).get("therapist_in")
+    return found + (f" Averaged over all patients, those without therapists ({arm} = 0) included." if arm else "")
+
+
+def _of_units(masked: Masked, level: str, percent: str, higher_is_better: bool) -> str:
+    tree = masked.tree
+    n = read.units_with_rows(tree, level).size
+    peers = " of the same clinic" if level == "therapist" and "clinic" in read.levels_of(tree) else ""
+    hidden = len(masked.hidden.get(level, ()))
+    return (
+        f"Deviation from the average {level}{peers}: mean, SD and {percent} interval; p(above): probability that it is "
+        f"above the average. Ranks run from 1 to {n}; rank {n} belongs to the "
+        f"{'highest' if higher_is_better else 'lowest'} value. Reliability: 1 - posterior variance / variance between "
+        f"{level}s; zero or below where the data say nothing about a {level}. Raw mean: without shrinkage."
+    ) + (
+        f" {hidden} {level}s are left out so that nobody with fewer than {masked.min_patients} patients can be "
+        "recognised."
+        if hidden
+        else ""
+    )
 
 
 def _effects(tree: xr.DataTree, ci_prob: float | None) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from psymech.reporting.gate import Gate
 FEW_THERAPISTS: Final = 20
 EFFECT_LETTER: Final = {"patient": "u", "therapist": "v", "clinic": "w"}
 INDEX: Final = {"session": "t", "patient": "i", "therapist": "k", "clinic": "c"}
+THRESHOLD: Final = "κ"
+LOG_TIME: Final = "log(1 + time since the earliest)"
 FAMILY_WORDS: Final = {
     "gaussian": "linear",
     "student": "linear, with Student-t residuals,",
@@ -45,12 +47,13 @@ def unit_of_scores(tree: xr.DataTree) -> str:
 
 
 def readable(label: str) -> str:
-    """Return a term's label as a page shows it: the outcome that it belongs to before a colon.
+    """Return a term's label as a page shows it: the outcome that it belongs to before a colon, once in a difference.
 
-    >>> readable("phq9~alliance.within")
-    'phq9: alliance.within'
+    >>> readable("phq9~alliance.patient - phq9~alliance.within")
+    'phq9: alliance.patient - alliance.within'
     """
-    return label.replace("~", ": ")
+    outcome, mark, _ = label.partition("~")
+    return label.replace(f" - {outcome}{mark}", " - ").replace("~", ": ") if mark else label
 
 
 def counts(tree: xr.DataTree) -> dict[str, int]:
@@ -138,14 +141,14 @@ def _equation(tree: xr.DataTree, response: str) -> Markup:
     family = read.family_of(tree, response)
     left = {
         "bernoulli": Markup("logit P({}<sub>{}</sub> = 1)"),
-        "ordinal": Markup("logit P({}<sub>{}</sub> &gt; c)"),
+        "ordinal": Markup("logit P({}<sub>{}</sub> &gt; j)"),
     }.get(family, Markup("{}<sub>{}</sub>"))
     own = read.level_of_response(tree, response)
     above = list(INDEX)[list(INDEX).index(own) + 1 :]
     subscript = INDEX[own] + "".join(INDEX[level] for level in above if level in read.levels_of(tree))
     several = len(read.responses_of(tree)) > 1
     mine = [info for info in read.terms_of(tree) if not several or info.response == response]
-    parts = [] if family != "ordinal" else [Markup("−κ<sub>c</sub>")]
+    parts = [] if family != "ordinal" else [Markup("−κ<sub>j</sub>")]
     for position, info in enumerate(mine):
         label = _plain(info.label, response)
         product = Markup("") if label == INTERCEPT else Markup(" · {}").format(label)
@@ -185,11 +188,27 @@ def _residual(tree: xr.DataTree) -> Markup | None:
         column = read.json_attr(tree, names.ATTR_SPEC)["residual_by"]
         return Markup("e ~ N(0, σ²), one σ for each value of {}").format(column)
     if names.SIGMA in posterior and names.RESPONSE in posterior[names.SIGMA].dims:
-        together = ", correlated within a session" if names.RESIDUAL_CORR in posterior else ""
+        together = f", correlated within a {unit_of_scores(tree)}" if names.RESIDUAL_CORR in posterior else ""
         return Markup("e ~ N(0, σ²), one σ for each outcome") + together
     if names.SIGMA in posterior:
         return Markup("e ~ N(0, σ²)")
     return None
+
+
+def letters(tree: xr.DataTree) -> str:
+    """Return what the letters of the equations stand for, those that this model has."""
+    lowest = unit_of_scores(tree)
+    levels = [level for level in INDEX if level == lowest or level in read.levels_of(tree)]
+    found = f"{', '.join(f'{INDEX[level]}: {level}' for level in levels)}. β: the same for all; "
+    effects = [level for level in EFFECT_LETTER if level in read.levels_of(tree)]
+    if effects:
+        single = listed([f"{level}s" for level in effects])
+        found += f"{', '.join(EFFECT_LETTER[level] for level in effects)}: deviations of single {single}; "
+    if names.CUTPOINTS in read.posterior(tree):
+        found += f"{THRESHOLD}: thresholds between categories j and j + 1; "
+    if len(read.responses_of(tree)) > 1:
+        found += "each line has coefficients and deviations of its own; "
+    return f"{found.removesuffix('; ')}."
 
 
 def levels_drawn(tree: xr.DataTree) -> list[tuple[str, str]]:
@@ -214,25 +233,33 @@ def levels_drawn(tree: xr.DataTree) -> list[tuple[str, str]]:
 def estimand(info: TermInfo, tree: xr.DataTree) -> str:
     """Return in words what a fixed effect is the expected difference between."""
     response = info.response or read.responses_of(tree)[0]
-    unit = response if read.family_of(tree, response) in read.IDENTITY_LINK else f"the log odds of {response}"
+    family = read.family_of(tree, response)
+    higher = "a higher " if family == "ordinal" else ""
+    unit = response if family in read.IDENTITY_LINK else f"log odds of {higher}{response}"
     average = "average " if read.level_of_response(tree, response) == "session" else ""
     column = info.column
     if info.role == "intercept":
         return f"Expected {unit} where every column is zero, for the average patient of the average therapist."
     if info.role == "time":
-        return f"Change of {unit} per unit of this column of time."
+        per = {"linear": "time, as given in the data", "log": LOG_TIME}.get(_shape(tree), "this column of time")
+        return f"Change of {unit} per unit of {per}."
     if info.role == "autoregressive":
         return f"Carry-over: difference in {unit} per unit of the value of the session before."
     if len(info.factors) > 1 or info.role == "interaction":
         return "How much one effect changes per unit of the other column."
     words = {
-        "within": f"Same patient, a session with {column} one unit above the patient's own average: difference in "
+        "within": f"Same patient, {_when(info)} {column} one unit above the patient's own average: difference in "
         f"{unit}.",
         "patient": f"Same therapist, a patient whose average {column} is one unit higher: difference in {average}"
         f"{unit}.",
         "therapist": f"A therapist whose patients' average {column} is one unit higher: difference in {average}{unit}.",
     }
     return words.get(info.part, f"Difference in {unit} per unit of {column or info.label}.") + " All else equal."
+
+
+def _when(info: TermInfo) -> str:
+    lag = max((int(factor["lag"]) for factor in _factors(info)), default=0)
+    return {0: "a session with", 1: "a session after one with"}.get(lag, f"a session {lag} sessions after one with")
 
 
 def limits(tree: xr.DataTree, gate: Gate) -> list[str]:
@@ -256,7 +283,8 @@ def limits(tree: xr.DataTree, gate: Gate) -> list[str]:
             "sessions or patients each they are drawn towards the effect of the level below."
         )
     therapists = number.get("therapist", 0)
-    if 0 < therapists < FEW_THERAPISTS:
+    of_priors = [str(note) for note in json.loads(tree.attrs.get(names.ATTR_PRIOR_NOTES, "[]"))]
+    if 0 < therapists < FEW_THERAPISTS and not any(f"only {therapists} therapists" in note for note in of_priors):
         found.append(f"There are {therapists} therapists: the prior decides much of what is said about differences.")
     if "therapist" in read.levels_of(tree):
         found.append(
@@ -271,7 +299,7 @@ def limits(tree: xr.DataTree, gate: Gate) -> list[str]:
     )
     if gate.model is not None:
         found += list(gate.model.notes)
-    found += [str(note) for note in json.loads(tree.attrs.get(names.ATTR_PRIOR_NOTES, "[]"))]
+    found += of_priors
     return list(dict.fromkeys(found))
 
 
@@ -296,13 +324,14 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
     posterior = read.posterior(tree)
     draws = posterior.sizes
     made = versions(tree)
-    software = ", ".join(f"{name} {made[name]}" for name in ("pymc", "nutpie", "numpyro") if name in made)
+    sampler = str(tree.attrs.get(names.ATTR_SAMPLER, "?"))
+    software = ", ".join(f"{name} {made[name]}" for name in ("pymc", sampler) if name in made)
     by_name = {figure.name: figure.value for figure in gate.sampling.figures}
     rhat = by_name.get("R-hat, largest")
     ess = by_name.get("ESS bulk, smallest")
     fixed = [info.label for info in read.terms_of(tree) if info.role != "intercept"]
     random = [
-        f"{listed(read.labels_of(read.posterior(tree), names.term_dim(level)))} over {level}s"
+        f"{listed([readable(each) for each in read.labels_of(posterior, names.term_dim(level))])} over {level}s"
         for level in read.levels_of(tree)
     ]
     spec = read.json_attr(tree, names.ATTR_SPEC)
@@ -311,8 +340,16 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
     recovered = "; random effects were integrated out analytically and drawn exactly afterwards" if collapsed else ""
     sentences = [
         f"We fitted a Bayesian {family} multilevel model of {listed(read.responses_of(tree))} ({nested}).",
-        f"Fixed effects were {listed(fixed)}." if fixed else "",
-        f"Random terms were {'; '.join(random)}." if random else "",
+        f"Fixed effects: {listed([readable(label) for label in fixed])}." if fixed else "",
+        f"Random terms: {'; '.join(random)}." if random else "",
+        _timing(tree),
+        f"Therapists' effects entered for patients with {spec['therapist_in']} = 1 only (partial nesting)."
+        if spec.get("therapist_in")
+        else "",
+        f"Each value of {spec['residual_by']} had a residual SD of its own."
+        if spec.get("residual_by") and names.LOG_SIGMA not in posterior
+        else "",
+        "Each therapist had a residual SD of their own (location-scale model)." if names.LOG_SIGMA in posterior else "",
         "Predictors were split into deviations from the patient's mean, of patients' means from the therapist's, and "
         "therapists' means."
         if spec.get("decompose") == "observed" and any(i.part == "within" for i in read.terms_of(tree))
@@ -335,7 +372,7 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
         "Priors are listed in the table of priors.",
         f"Posterior draws ({draws[names.CHAIN]} chains of {draws[names.DRAW]:,} after {tree.attrs.get('tune', '?')} of "
         f"warm-up, seed {tree.attrs.get(names.ATTR_SEED, '?')}) were made with psymech {made['psymech']}"
-        f"{f' ({software})' if software else ''}, sampler {tree.attrs.get(names.ATTR_SAMPLER, '?')}"
+        f"{f' ({software})' if software else ''}, sampler {sampler}"
         f"{recovered}.",
         f"The largest R-hat of a population parameter was {rhat:.3f}, the smallest effective sample size {ess:.0f}."
         if rhat is not None and ess is not None
@@ -343,3 +380,30 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
         f"Intervals are {ci_percent} {kind}.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _timing(tree: xr.DataTree) -> str:
+    """Which session the predictors are of, and the shape of time, where these are not the plain ones."""
+    lags: dict[int, list[str]] = {}
+    for info in read.terms_of(tree):
+        for factor in _factors(info):
+            if factor["lag"] > 0 and info.role != "autoregressive":
+                lags.setdefault(factor["lag"], []).append(factor["column"])
+    said = [
+        f"Deviations of {listed(list(dict.fromkeys(columns)))} within patients were those of "
+        f"{'the session before' if lag == 1 else f'{lag} sessions before'}."
+        for lag, columns in sorted(lags.items())
+    ]
+    shape = _shape(tree)
+    if shape != "linear" and any(info.role == "time" for info in read.terms_of(tree)):
+        said.append(f"Time entered as {LOG_TIME if shape == 'log' else f'a {shape} basis'}.")
+    return " ".join(said)
+
+
+def _factors(info: TermInfo) -> list[dict[str, Any]]:
+    return [found for found in map(json.loads, info.factors) if isinstance(found, dict)]
+
+
+def _shape(tree: xr.DataTree) -> str:
+    given = read.json_attr(tree, names.ATTR_SPEC).get("time")
+    return str(given["kind"]) if given else "linear"

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -11,6 +12,7 @@ from psymech.plots.design import _bars, plot_design, without_small
 from psymech.plots.effects import plot_effects
 from psymech.plots.ppc import bins, plot_ppc
 from psymech.plots.ranks import plot_ranks
+from psymech.plots.trajectories import plot_trajectories
 from psymech.posterior.effects import effects
 from psymech.posterior.ranks import rank_therapists
 from psymech.posterior.replicates import rows_of
@@ -137,3 +139,19 @@ def test_bars_do_not_reach_over_counts_that_are_left_out(tree: xr.DataTree) -> N
     assert set(corners[:, 1]) == {0.0, 6.0, 9.0}
     high = corners[corners[:, 1] == 9.0, 0]
     assert high.min() > 0.5 and high.max() < 1.5
+
+
+def test_shares_of_few_patients_are_not_drawn_where_asked() -> None:
+    made = make_tree(family="bernoulli")
+    data = made["constant_data"].dataset
+    pairs = pd.DataFrame({"time": data["time_of_obs"].values, "patient": data["patient_of_obs"].values})
+    behind = pairs.groupby("time")["patient"].nunique()
+    smallest = int(behind.max())
+    enough = behind.index[behind >= smallest].tolist()
+    some, every = (
+        np.asarray(artist(plot_trajectories(made, smallest=n, backend="matplotlib"), "observed").get_offsets())[:, 0]
+        for n in (smallest, 1)
+    )
+    assert some.tolist() == enough and every.tolist() == behind.index.tolist() and len(enough) < len(behind)
+    with pytest.raises(SpecError, match="smallest: expected 1 or more, found 0"):
+        plot_trajectories(made, smallest=0)

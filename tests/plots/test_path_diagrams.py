@@ -15,6 +15,7 @@ from psymech.plots.canvas import PIXELS_PER_INCH
 from psymech.plots.path_layout import Diagram, Key, arrange
 from psymech.plots.paths import _measured, _shown
 from psymech.posterior.mediation_paths import read_mediation
+from tests.models.test_mediation_missing import SPECS, frame_of
 from tests.plots.test_figures import BACKENDS
 from tests.posterior.mediation_trees import chosen_tree
 
@@ -174,3 +175,14 @@ def test_names_are_drawn_as_they_are() -> None:
     assert _shown("empathy_of_the_therapist_as_rated") == "empathy_of_the_\ntherapist_as_rated"
     assert _shown("x" * 45) == f"{'x' * 20}\n{'x' * 20}\n{'x' * 5}"
     assert _shown("_") == "_"
+
+
+def test_paths_carry_the_means_of_the_table() -> None:
+    tree = chosen_tree(SPECS["1-1-1"], psm.SessionData.from_frame(frame_of()))
+    table = psm.mediation_table(tree)
+    figure = psm.plot_paths(tree, level="within", backend="matplotlib").viz["figure"].item()
+    texts = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+    paths = table[(table["level"] == "within") & table["effect"].str.startswith("path ")]
+    assert len(paths) == 3 and all(f"{mean:.2f} [" in texts for mean in paths["mean"])
+    indirect = table[(table["level"] == "within") & (table["effect"] == "indirect")]["mean"].item()
+    assert f"indirect effect {indirect:.3f}," in texts

@@ -7,14 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import xarray as xr
 
 import psymech as psm
 from psymech import names
 from psymech.posterior import tree as read
+from psymech.posterior.model_report import ModelCheck
 from psymech.reporting import words as said
-from psymech.reporting.tables import _variance, _variation, shown
+from psymech.reporting.gate import make_gate
+from psymech.reporting.gate import said as failed
+from psymech.reporting.html import _cells
+from psymech.reporting.tables import Table, _variance, _variation, shown
 from tests.models.test_mediation_missing import SPECS, frame_of, holed
 from tests.models.test_membership import MULTIPLE, TO_DATE, as_data, membership_study
 from tests.posterior.drawn_trees import drawn_tree
@@ -94,6 +99,8 @@ def test_scores_of_patients_are_not_called_sessions() -> None:
     assert shares["of the variance of"].unique().tolist() == ["one outcome per patient"]
     assert set(shares["between"]) == {"therapists", "patients (residual)"}
     assert "session" not in spread["level"].tolist()
+    levels = " ".join(text for _, text in said.levels_drawn(tree))
+    assert "correlated within a patient" in levels and "session" not in levels
     assert "psychopathology_post<sub>ik</sub>" in said.equations(tree)[0]
     assert not any("difference in average" in said.estimand(info, tree) for info in read.terms_of(tree))
     panels = psm.plot_design(tree, backend="matplotlib").viz["figure"].item().axes
@@ -106,3 +113,64 @@ def test_outcomes_of_sessions_and_of_patients_are_counted_apart() -> None:
     assert said.unit_of_scores(tree) == "session"
     alone = drawn_tree(psm.process("phq9", techniques=["exposure"]), psm.load_example("process_study"), draws=5)
     assert said.counts(tree)["session"] == said.counts(alone)["session"]
+
+
+def test_lagged_predictors_are_said_to_be_of_the_session_before() -> None:
+    data = psm.load_example("process_study")
+    lagged = drawn_tree(psm.process("phq9", techniques=["exposure"], lag=1, time="log"), data, draws=5)
+    plain = drawn_tree(psm.process("phq9", techniques=["exposure"]), data, draws=5)
+    gate = make_gate(lagged)
+    within = {i.label: said.estimand(i, lagged) for i in read.terms_of(lagged)}
+    assert within["exposure.within"].startswith("Same patient, a session after one with exposure one unit above")
+    assert within["time"] == "Change of phq9 per unit of log(1 + time since the earliest)."
+    words = said.methods(lagged, gate, "89%")
+    assert "Deviations of exposure within patients were those of the session before." in words
+    assert "Time entered as log(1 + time since the earliest)." in words
+    assert "session before" not in said.methods(plain, make_gate(plain), "89%")
+    assert "Time entered" not in said.methods(plain, make_gate(plain), "89%")
+
+
+def test_words_of_ordinal_outcomes_and_letters() -> None:
+    data = psm.load_example("process_study")
+    frame = data.sessions.assign(state=data.sessions["phq9"] // 10 + 1)
+    spec = psm.process("state", common_factors=["alliance"], family="ordinal")
+    tree = drawn_tree(spec, psm.SessionData.from_frame(frame), draws=5)
+    words = {i.label: said.estimand(i, tree) for i in read.terms_of(tree)}
+    assert words["alliance.patient"].endswith("difference in average log odds of a higher state. All else equal.")
+    assert "&gt; j)" in said.equations(tree)[0] and "−κ<sub>j</sub>" in said.equations(tree)[0]
+    assert said.letters(tree) == (
+        "t: session, i: patient, k: therapist. β: the same for all; u, v: deviations of single patients and "
+        "therapists; κ: thresholds between categories j and j + 1."
+    )
+    axis = psm.plot_ppc(tree, level="session", draws=5, backend="matplotlib").viz["figure"].item().axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "2", "3"]
+
+
+def test_partially_nested_designs_draw_the_therapists_of_their_arm(tmp_path: Path) -> None:
+    frame = psm.load_example("process_study").sessions
+    untreated = frame["patient"].str[-1].astype(int) % 4 == 0
+    frame = frame.assign(treated=(~untreated).astype(int), therapist=frame["therapist"].where(~untreated, "untreated"))
+    spec = psm.growth("phq9", moderators=["treated"], random={"therapist": []}, therapist_in="treated")
+    tree = drawn_tree(spec, psm.SessionData.from_frame(frame), draws=60)
+    words, _ = page_of(tree, tmp_path)
+    assert "Each therapist's deviation from the average therapist, rank and caseload." in words
+    assert "those without therapists (treated = 0) included" in words
+    assert "Therapists' effects entered for patients with treated = 1 only (partial nesting)." in words
+
+
+def test_the_check_that_failed_names_its_outcome_where_there_are_several() -> None:
+    check = ModelCheck("lag", "session", "alliance", 0.3, -0.1, 0.1, 0.0, "failed", ("effects",), "They correlate.", "")
+    data = psm.SessionData.from_frame(frame_of())
+    one = drawn_tree(psm.growth("y", random={"therapist": None}), data, draws=5)
+    assert failed(check, one) == "They correlate."
+    assert failed(check, chosen_tree(SPECS["1-1-1"], data)) == "alliance: They correlate."
+
+
+def test_what_a_limit_rejects_is_not_shown_as_the_limit() -> None:
+    frame = pd.DataFrame(
+        {"figure": ["R-hat", "chains", "ESS"], "value": [1.0143, 2.0, 248.2], "ok": [False, True, True]}
+    )
+    cells = _cells(Table("sampling", "Checks", "", frame), "89%", None, "")
+    assert [row[1] for row in cells.rows] == ["1.014", "2", "248"] and cells.css == ("s", "n", "s")
+    shares = pd.DataFrame({"between": ["therapists"], "share": [0.00009]})
+    assert _cells(Table("variance", "Shares", "", shares), "89%", None, "").rows == (("therapists", "<0.001"),)
