@@ -97,7 +97,7 @@ def test_ordinal_thresholds_take_the_place_of_the_fixed_intercept() -> None:
         ({"knots": [3]}, "knots belong to shape='piecewise', found shape='linear'"),
         ({"shape": "piecewise", "knots": [5, 3]}, "knots must increase strictly"),
         ({"shape": "piecewise", "knots": [3, 3]}, "knots must increase strictly"),
-        ({"shape": "spline", "df": 1}, "needs df >= 2, found 1"),
+        ({"shape": "spline", "df": 1}, "needs a whole number df >= 2, found 1"),
         ({"family": "poisson"}, "family: expected one of 'gaussian', .* found 'poisson'"),
         ({"residual": "ma1"}, "residual: expected one of 'iid', 'ar1', found 'ma1'"),
         ({"residual": "ar1", "family": "student"}, r"residual='ar1' needs family='gaussian', found \['student'\]"),
@@ -174,9 +174,9 @@ def test_blocks_and_responses_check_themselves() -> None:
     ("make", "message"),
     [
         (lambda: psm.Normal(0, 0), "Normal.sd must be a finite number above zero, found 0"),
-        (lambda: psm.Normal(float("nan"), 1), "Normal.mean must be finite, found nan"),
+        (lambda: psm.Normal(float("nan"), 1), "Normal.mean must be a finite number, found nan"),
         (lambda: psm.StudentT(0, 0, 1), "StudentT.nu must be a finite number above zero"),
-        (lambda: psm.StudentT(3, float("inf"), 1), "StudentT.mean must be finite"),
+        (lambda: psm.StudentT(3, float("inf"), 1), "StudentT.mean must be a finite number, found inf"),
         (lambda: psm.HalfNormal(-1), "HalfNormal.sd must be a finite number above zero, found -1"),
         (lambda: psm.HalfNormal("2"), "HalfNormal.sd must be a finite number above zero, found '2'"),  # pyright: ignore[reportArgumentType]
         (lambda: psm.HalfStudentT(3, float("inf")), "HalfStudentT.sd must be a finite number above zero, found inf"),
