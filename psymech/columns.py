@@ -11,6 +11,7 @@ from psymech.data.decompose import split
 from psymech.data.findings import Finding
 from psymech.data.lags import lag, lag_reasons
 from psymech.data.sessions import SessionData
+from psymech.errors import DesignError, shown_ids
 from psymech.names import LEVELS, TIME, Level, Part
 from psymech.spec.model import Factor, ModelSpec, RandomBlock, Response, ResponseLevel, Term, response_label
 from psymech.timebasis import TimeBasis, evaluate, make_time_basis
@@ -20,11 +21,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ColumnSource:
-    """The table, the concrete time basis, and the unit means by which variables were split."""
+    """The table, the concrete time basis, and the unit means by which variables were split; `stand_in` as in
+    :func:`psymech.data.decompose.split`.
+    """
 
     data: SessionData
     time_basis: TimeBasis | None
     unit_means: Mapping[Level, Mapping[str, Floats]]
+    stand_in: NDArray[np.int64] | None = None
 
     def raw_at(self, factor: Factor) -> Floats:
         """Return the factor's variable before it is split, lagged as the factor says."""
@@ -46,14 +50,43 @@ def column_source(spec: ModelSpec, data: SessionData) -> ColumnSource:
     """Fix what the columns need from the data: the time basis and the means of the split variables."""
     basis = None if spec.time is None else make_time_basis(spec.time, data.time)
     means: dict[Level, dict[str, Floats]] = {}
+    stand_in = _stand_in(spec, data)
     for factor in (f for r in spec.responses for t in r.terms for f in t.factors):
         if factor.part == "raw":
             continue
         for level in ("patient", "therapist"):
             if level in data.levels:
-                parts = split(data.values(factor.column), data)
+                parts = split(data.values(factor.column), data, stand_in=stand_in)
                 means.setdefault(level, {})[factor.column] = parts.means[level]
-    return ColumnSource(data, basis, means)
+    return ColumnSource(data, basis, means, stand_in)
+
+
+def _stand_in(spec: ModelSpec, data: SessionData) -> NDArray[np.int64] | None:
+    """Patients without a therapist (therapist_in=) are one group (of a clinic), however their placeholders are coded.
+
+    With a placeholder each, what differs between them would be called a difference between therapists.
+    """
+    split_terms = any(f.part in ("patient", "therapist") for r in spec.responses for t in r.terms for f in t.factors)
+    if spec.therapist_in is None or "therapist" not in data.levels or not split_terms:
+        return None
+    code, treated = data.codes["therapist"], data.values(spec.therapist_in) != 0
+    treats = np.bincount(code, weights=treated, minlength=data.n_therapists) > 0
+    mixed = np.flatnonzero(treats & (np.bincount(code, weights=~treated, minlength=data.n_therapists) > 0))
+    if mixed.size:
+        raise DesignError(
+            f"therapist_in={spec.therapist_in!r}: {mixed.size} therapists ({shown_ids(data.ids['therapist'][mixed])}) "
+            "also stand in rows of patients without a therapist, who would enter the therapists' means by which "
+            "predictors are split. Give those patients a placeholder id such as 'untreated', or take "
+            "decompose='none'."
+        )
+    clinic = np.zeros(data.n_therapists, dtype=np.int64)
+    if "clinic" in data.levels:
+        clinic[code] = data.codes["clinic"]
+    own, placeholders = np.arange(data.n_therapists), np.flatnonzero(~treats)
+    for each in np.unique(clinic[placeholders]):
+        together = placeholders[clinic[placeholders] == each]
+        own[together] = together[0]
+    return own
 
 
 def evaluate_factor(source: ColumnSource, factor: Factor) -> Floats:
@@ -65,7 +98,7 @@ def evaluate_factor(source: ColumnSource, factor: Factor) -> Floats:
         return evaluate(source.time_basis, data.time)[:, factor.basis]
     values = data.values(factor.column)
     if factor.part != "raw":
-        values = split(values, data).parts[factor.part]
+        values = split(values, data, stand_in=source.stand_in).parts[factor.part]
     return lag(values, data, factor.lag) if factor.lag else values
 
 

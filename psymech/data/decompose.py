@@ -33,7 +33,9 @@ class Split:
     means: Mapping[Level, np.ndarray]
 
 
-def split(values: np.ndarray, data: SessionData, *, weights: Weights = "sessions") -> Split:
+def split(
+    values: np.ndarray, data: SessionData, *, weights: Weights = "sessions", stand_in: np.ndarray | None = None
+) -> Split:
     r"""Return the parts of a variable given as values over the sessions.
 
     With :math:`\bar x_{ik}` the mean of patient :math:`i` and :math:`\bar x_k` that of therapist :math:`k`,
@@ -51,6 +53,8 @@ def split(values: np.ndarray, data: SessionData, *, weights: Weights = "sessions
     data : SessionData
     weights : {"sessions", "patients"}
         A therapist's mean is that of all sessions, or that of the patients' means.
+    stand_in : ndarray of int, shape (n_therapists,), optional
+        For each therapist the one whose mean is taken; therapists with the same one have their sessions' mean together.
 
     Raises
     ------
@@ -72,13 +76,16 @@ def split(values: np.ndarray, data: SessionData, *, weights: Weights = "sessions
     within = values - patient_mean
     if "therapist" not in data.ids:
         return Split({"within": within, "patient": patient_mean}, {"patient": patient_means})
-    therapist = data.codes["therapist"]
+    own = data.codes["therapist"]
+    therapist = own if stand_in is None else stand_in[own]
     if weights == "sessions":
         therapist_means = unit_means(values, therapist, data.n_therapists)
     else:
         pairs, pair = factorized(therapist * data.n_patients + patient)
         therapist_means = unit_means(unit_means(values, pair, len(pairs)), pairs // data.n_patients, data.n_therapists)
-    therapist_mean = therapist_means[therapist]
+    if stand_in is not None:
+        therapist_means = therapist_means[stand_in]
+    therapist_mean = therapist_means[own]
     parts: dict[Part, np.ndarray] = {
         "within": within,
         "patient": patient_mean - therapist_mean,

@@ -295,3 +295,27 @@ def test_columns_of_a_patient_table_are_repeated_by_session() -> None:
     patients = table.groupby("patient", as_index=False)["age"].first()
     design = make_design(psm.growth("y", covariates=["age"]), data(table.drop(columns="age"), patients=patients))
     np.testing.assert_array_equal(column(design, "age"), table["age"])
+
+
+def test_patients_without_a_therapist_are_split_alike_however_they_are_coded() -> None:
+    """A placeholder each made what differs between untreated patients a difference between therapists."""
+    rng = np.random.default_rng(0)
+    rows = [(k, f"P{k}-{i}", t, i % 2) for k in range(6) for i in range(4) for t in range(1, 5)]
+    frame = pd.DataFrame(rows, columns=["therapist", "patient", "session", "arm"])
+    frame = frame.assign(x=rng.normal(size=len(rows)) + frame["therapist"], y=rng.normal(size=len(rows)))
+    spec = psm.process("y", techniques=["x"], covariates=["arm"], therapist_in="arm")
+
+    def design(untreated: pd.Series | str) -> Design:
+        ids = ("T" + frame["therapist"].astype(str)).where(frame["arm"] == 1, untreated)
+        data = psm.SessionData.from_frame(frame.assign(therapist=ids), ranges={"x": None, "y": None})
+        return make_design(spec, data)
+
+    one, each = design("untreated"), design("U" + frame["patient"])
+    np.testing.assert_array_equal(one.X, each.X)
+    x = dict(zip(one.terms, one.X.T, strict=True))
+    mean = frame.loc[frame["arm"] == 0, "x"].mean()
+    np.testing.assert_allclose(x["x.therapist"][x["arm"] == 0], mean)
+    ids = each.unit_ids["therapist"].astype(str)
+    np.testing.assert_allclose(each.unit_means["therapist"]["x"][np.char.startswith(ids, "U")], mean)
+    with pytest.raises(DesignError, match=r"6 therapists \(T0, T1, .* also stand in rows of patients without"):
+        design("T" + frame["therapist"].astype(str))
