@@ -12,7 +12,7 @@ from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
 from psymech.posterior.discrepancies import unit_means
-from psymech.posterior.replicates import Rows, chunks, draw_outcome, linear, rows_of
+from psymech.posterior.replicates import Rows, chunks, draw_outcome, linear, lowest, rows_of
 from psymech.posterior.summaries import interval_prob
 
 if TYPE_CHECKING:
@@ -127,14 +127,21 @@ def _values(
 ) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """Observed values of each panel, and those of the replicates, shape (draws, values)."""
     levels = read.levels_of(tree)
-    observed = {panel: _shown(rows, panel, rows.y[None])[0] for panel in panels}
+    observed = {panel: _shown(rows, panel, _scored(tree, rows, panel, rows.y[None]))[0] for panel in panels}
     predicted: dict[str, list[Floats]] = {panel: [] for panel in panels}
     for chunk in chunks(tree, rows, draws=draws, rng=rng):
         for panel in panels:
             new = () if panel == SESSION else tuple(levels[: levels.index(panel) + 1])
             drawn = draw_outcome(tree, rows, linear(chunk, anew=new), chunk.draw, rng)
-            predicted[panel].append(_shown(rows, panel, drawn))
+            predicted[panel].append(_shown(rows, panel, _scored(tree, rows, panel, drawn)))
     return observed, {panel: np.concatenate(values) for panel, values in predicted.items()}
+
+
+def _scored(tree: xr.DataTree, rows: Rows, panel: str, y: Floats) -> Floats:
+    """Outcomes whose means are shown: of ordinal ones the values of the categories, not their codes."""
+    if panel == SESSION or rows.family != "ordinal":
+        return y
+    return read.categories_of(tree, rows.response)[np.rint(y - lowest(rows)).astype(np.int64)]
 
 
 def _shown(rows: Rows, panel: str, y: Floats) -> Floats:

@@ -92,7 +92,7 @@ def plot_therapists(
     unit = draw.unit_of(tree, label=label, response=read.one_response(tree, owner))
     best = "highest" if higher_is_better else "lowest"
     module.xlabel(
-        f"{label}: deviation from the average {level}\n[{unit}], mean and {percent} interval",
+        f"{_spoken(label)}: deviation from the average {level}\n[{unit}], mean and {percent} interval",
         _panel(collection, "effect"),
     )
     module.xlabel(f"rank ({n_all} = {best} value)\nmean and {percent} interval", _panel(collection, "rank"))
@@ -159,6 +159,12 @@ def _ranks(collection: "PlotCollection", table: pd.DataFrame, n_all: int) -> Non
     module.xlim((0.0, n_all + 1.0), target)
     places = draw.whole_ticks(1, n_all)
     module.xticks(places, [str(place) for place in places], target)
+
+
+def _spoken(label: str) -> str:
+    """Return a random term's label with the outcome that it belongs to behind it."""
+    outcome, mark, own = label.partition("~")
+    return f"{own} of {outcome}" if mark else label
 
 
 def _caseload(collection: "PlotCollection", table: pd.DataFrame, count: str) -> None:

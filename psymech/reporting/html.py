@@ -270,8 +270,8 @@ def _cells(table: Table, percent: str, ci_prob: float | None, again: str) -> Cel
 
 
 def _class(number: bool, cells: list[str]) -> str:
-    """Return n for numbers, s for text too short to be broken, nothing for the rest."""
-    return "n" if number else "s" if max((len(cell) for cell in cells), default=0) <= SHORT else ""
+    """Return n for numbers, s for text too short to be broken, t for the rest."""
+    return "n" if number else "s" if max((len(cell) for cell in cells), default=0) <= SHORT else "t"
 
 
 def _cell(name: str, value: object, table: str) -> str:

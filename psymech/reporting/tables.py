@@ -133,7 +133,7 @@ def _of_units(masked: Masked, level: str, percent: str, higher_is_better: bool) 
         f"Deviation from the average {level}{peers}: mean, SD and {percent} interval; p(above): probability that it is "
         f"above the average. Ranks run from 1 to {n}; rank {n} belongs to the "
         f"{'highest' if higher_is_better else 'lowest'} value. Reliability: 1 - posterior variance / variance between "
-        f"{level}s; zero or below where the data say nothing about a {level}. Raw mean: without shrinkage."
+        f"{level}s; zero or below where the data say nothing about a {level}. Raw mean, where shown: without shrinkage."
     ) + (
         f" {hidden} {level}s are left out so that nobody with fewer than {masked.min_patients} patients can be "
         "recognised."
@@ -224,6 +224,8 @@ def _units(masked: Masked, level: str, ci_prob: float | None, higher_is_better: 
             table.insert(0, "term", label)
             parts.append(table.reset_index())
         together = pd.concat(parts, ignore_index=True)
+        if unit_of_scores(tree) != "session":
+            together = together.drop(columns=["n_sessions"], errors="ignore")
         return together.drop(columns=["raw_mean"]) if np.isnan(together["raw_mean"].to_numpy()).all() else together
 
     return frame

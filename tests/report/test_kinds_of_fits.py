@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -19,9 +20,11 @@ from psymech.reporting import words as said
 from psymech.reporting.gate import make_gate
 from psymech.reporting.gate import said as failed
 from psymech.reporting.html import _cells
-from psymech.reporting.tables import Table, _variance, _variation, shown
+from psymech.reporting.privacy import mask
+from psymech.reporting.tables import Table, _variance, _variation, build_tables, shown
 from tests.models.test_mediation_missing import SPECS, frame_of, holed
 from tests.models.test_membership import MULTIPLE, TO_DATE, as_data, membership_study
+from tests.plots.test_figures import artist
 from tests.posterior.drawn_trees import drawn_tree
 from tests.posterior.fitted_trees import make_tree
 from tests.posterior.mediation_trees import chosen_tree
@@ -105,6 +108,18 @@ def test_scores_of_patients_are_not_called_sessions() -> None:
     assert not any("difference in average" in said.estimand(info, tree) for info in read.terms_of(tree))
     panels = psm.plot_design(tree, backend="matplotlib").viz["figure"].item().axes
     assert len(panels) == 1 and panels[0].get_title() == "20 therapists, median 7 patients"
+    pair = psm.plot_therapists(tree, response="coping_post", backend="matplotlib").viz["figure"].item().axes
+    assert pair[0].get_xlabel().startswith("Intercept of coping_post: deviation from the average therapist")
+    gate = make_gate(tree)
+    made = build_tables(
+        mask(tree, anonymize=False, min_patients=5, seed=None),
+        gate,
+        ci_prob=None,
+        higher_is_better=True,
+        withhold=False,
+    )
+    columns = next(table.frame for table in made if table.name == "therapists")
+    assert columns is not None and "n_patients" in columns and "n_sessions" not in columns
 
 
 def test_outcomes_of_sessions_and_of_patients_are_counted_apart() -> None:
@@ -144,6 +159,10 @@ def test_words_of_ordinal_outcomes_and_letters() -> None:
     )
     axis = psm.plot_ppc(tree, level="session", draws=5, backend="matplotlib").viz["figure"].item().axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "2", "3"]
+    means = psm.plot_ppc(tree, level="patient", draws=5, backend="matplotlib")
+    expected = np.sort(frame.groupby("patient")["state"].mean().to_numpy())
+    drawn = np.asarray(artist(means, "observed_patient").get_offsets())[:, 1]
+    np.testing.assert_allclose(drawn, expected)
 
 
 def test_partially_nested_designs_draw_the_therapists_of_their_arm(tmp_path: Path) -> None:
