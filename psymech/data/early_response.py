@@ -107,7 +107,7 @@ def early_response(
         table.iloc[row, 1:] = [course.session[last[-1]], value, change, relative]
         if share is not None and start == 0:
             continue
-        gain = -change if lower_is_better else change
+        gain = float(-change if lower_is_better else change)
         responded.iloc[row] = reaches(gain, wanted) and (share is None or reaches(gain, share / 100.0 * start))
     return table.assign(responded=responded)
 

@@ -323,7 +323,8 @@ class _Columns:
     def mean(self, level: Level, column: str) -> np.ndarray:
         """Mean of each row's unit: of the fit's sessions for units of the fit, else of the unit's rows here.
 
-        Where the new data do not name the level, the average of the fit's units.
+        Where the new data do not name the level, the average of the fit's units. Patients without a therapist
+        (therapist_in=) have the mean of the fit's, whatever their placeholder.
         """
         variable = names.mean_of_unit(level)
         if not self._has(level):
@@ -335,8 +336,13 @@ class _Columns:
         found = self.units[level]
         values = self.data.values(column)
         own = unit_means(values, found.own, len(found.labels))[found.own]
+        partly = read.partially_nested(self.tree, level)
+        kept = read.units_with_rows(self.tree, level) if partly else np.arange(fitted.size)
         if level not in self.data.levels or found.labels == (NOBODY,):
-            own = np.full(values.size, np.nanmean(fitted)) if level != "patient" else own
+            own = np.full(values.size, np.nanmean(fitted[kept])) if level != "patient" else own
+        if partly and kept.size < fitted.size:
+            treated = self.data.values(read.json_attr(self.tree, names.ATTR_SPEC)["therapist_in"]) != 0
+            own = np.where(treated, own, np.nanmean(np.delete(fitted, kept)))
         return np.where(found.known == UNSEEN, own, fitted[np.maximum(found.known, 0)])
 
 

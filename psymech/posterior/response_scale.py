@@ -45,7 +45,8 @@ def response_scale_variances(tree: xr.DataTree, *, response: str) -> tuple[dict[
     x = read.constants(tree)[names.DESIGN_X].transpose(names.OBS, TERM).values[rows].astype(float)
     beta = draws[names.BETA].transpose(*SAMPLE_DIMS, TERM).values
     flat = beta.reshape(-1, beta.shape[-1])
-    levels = [level for level in read.levels_of(tree)[::-1] if read.design_rows(tree, level, rows).any()]  # top first
+    above = read.levels_of(tree)[::-1]  # top first
+    levels: list[Level] = [level for level in above if read.design_rows(tree, level, rows).any()]
     z = {level: read.design_rows(tree, level, rows) for level in levels}
     share = {level: read.effective_share(tree, level, rows) for level in levels}
     omega = {level: read.covariance(tree, level).reshape(len(flat), z[level].shape[1], -1) for level in levels}

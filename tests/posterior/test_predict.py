@@ -361,3 +361,35 @@ def test_each_of_several_responses_has_its_own_rows(kind: str):
         rows = np.flatnonzero(fixed[names.RESPONSE_OF_OBS].values == position)
         source = data.source_row[fixed["row_of_obs"].values[rows]]
         np.testing.assert_allclose(predicted.sel(obs=source), eta[..., rows], atol=ROUNDING)
+
+
+def test_patients_without_a_therapist_have_one_mean_whatever_their_placeholder() -> None:
+    """The mean by which predictors are split is that of the fit's untreated patients, not of one new patient's rows."""
+    rng = np.random.default_rng(0)
+    rows = [(k, f"P{k}-{i}", t, i % 2) for k in range(6) for i in range(4) for t in range(1, 5)]
+    frame = pd.DataFrame(rows, columns=["therapist", "patient", "session", "arm"])
+    frame["therapist"] = ("T" + frame["therapist"].astype(str)).where(frame["arm"] == 1, "untreated")
+    frame = frame.assign(x=rng.normal(size=len(rows)), y=rng.normal(size=len(rows)))
+    data = psm.SessionData.from_frame(frame, ranges={"x": None, "y": None})
+    spec = psm.process("y", techniques=["x"], covariates=["arm"], therapist_in="arm")
+    tree = drawn_tree(spec, data, chains=1, draws=2)
+
+    def predicted(new: pd.DataFrame) -> np.ndarray:
+        return psm.predict(tree, new, target="average_therapist", seed=1).values[0]
+
+    beta = tree["posterior"]["beta"].isel(chain=0).to_pandas()
+
+    def expected(new: pd.DataFrame, arm: int, mean: float) -> np.ndarray:
+        x, own = new["x"].to_numpy(), new["x"].mean()
+        parts = {"x.within": x - own, "x.patient": own - mean, "x.therapist": mean, "time": new["session"].to_numpy()}
+        return beta["Intercept"].to_numpy()[:, None] + sum(
+            beta[label].to_numpy()[:, None] * value for label, value in (parts | {"arm": arm}).items()
+        )
+
+    untreated = frame[frame["arm"] == 0].head(4).assign(patient="new")
+    mean = frame.loc[frame["arm"] == 0, "x"].mean()
+    for new in (untreated, untreated.assign(therapist="another"), untreated.drop(columns="therapist")):
+        np.testing.assert_allclose(predicted(new), expected(new, 0, mean))
+    treated = frame[frame["arm"] == 1].head(4).assign(patient="new").drop(columns="therapist")
+    of_therapists = frame[frame["arm"] == 1].groupby("therapist")["x"].mean().mean()
+    np.testing.assert_allclose(predicted(treated), expected(treated, 1, of_therapists))
