@@ -149,7 +149,7 @@ def refuse_repeated_sessions(
     patients = nesting.ids["patient"][np.unique(codes[again])]
     before = dict(zip(order[1:].tolist(), order[:-1].tolist(), strict=True))
     exact = sum(_same_row(table, int(row), before[int(row)]) for row in again)
-    above = next((level for level in LEVELS[1:] if level in nesting.codes), None)
+    above: Level | None = next((level for level in LEVELS[1:] if level in nesting.codes), None)
     held = [] if above is None else [nesting.codes[above][r] != nesting.codes[above][before[int(r)]] for r in again]
     both = f" In {sum(held)} of them two {above}s are named for one session: keep one row." if any(held) else ""
     places = f"column '{roles.get('session')}', {table.where(again)}, patient {shown_ids(patients)}"
