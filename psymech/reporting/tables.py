@@ -129,11 +129,13 @@ def _of_units(masked: Masked, level: str, percent: str, higher_is_better: bool) 
     n = read.units_with_rows(tree, level).size
     peers = " of the same clinic" if level == "therapist" and "clinic" in read.levels_of(tree) else ""
     hidden = len(masked.hidden.get(level, ()))
+    shared = " Caseload: the sum of the shares in patients." if level in read.shared_levels(tree) else ""
     return (
         f"Deviation from the average {level}{peers}: mean, SD and {percent} interval; p(above): probability that it is "
         f"above the average. Ranks run from 1 to {n}; rank {n} belongs to the "
         f"{'highest' if higher_is_better else 'lowest'} value. Reliability: 1 - posterior variance / variance between "
         f"{level}s; zero or below where the data say nothing about a {level}. Raw mean, where shown: without shrinkage."
+        f"{shared}"
     ) + (
         f" {hidden} {level}s are left out so that nobody with fewer than {masked.min_patients} patients can be "
         "recognised."

@@ -79,6 +79,18 @@ def counts(tree: xr.DataTree) -> dict[str, int]:
     return found
 
 
+def crossed(tree: xr.DataTree) -> bool:
+    """Whether some patients had rows with several therapists."""
+    try:
+        data = read.constants(tree, columns=False)
+    except PsymechError:
+        return False
+    if names.group_of_obs("therapist") not in data:
+        return False
+    pairs = np.stack([patient_of_rows(tree), data[names.group_of_obs("therapist")].values])
+    return np.unique(pairs, axis=1).shape[1] > np.unique(pairs[0]).size
+
+
 def question(tree: xr.DataTree) -> str:
     """Return the question that the model answers."""
     spec = read.json_attr(tree, names.ATTR_SPEC)
@@ -221,7 +233,9 @@ def levels_drawn(tree: xr.DataTree) -> list[tuple[str, str]]:
             has = level in read.levels_of(tree)
             labels = read.labels_of(read.posterior(tree), names.term_dim(level)) if has else ()
             varying = listed([readable(label) for label in labels])
-            found.append((f"{number[level]:,} {level}s", f"varying: {varying}" if has else "no random terms"))
+            text = f"varying: {varying}" if has else "no random terms"
+            across = "; patients cross from one to another" if level == "therapist" and crossed(tree) else ""
+            found.append((f"{number[level]:,} {level}s", text + across))
     bottom = f"{number[lowest]:,} {lowest}s" if lowest in number else f"{lowest}s"
     if lowest != "session":
         bottom += ", one score each" if len(read.responses_of(tree)) == 1 else ", one score of each outcome"
@@ -319,7 +333,8 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
     """Return a paragraph for the methods section of a paper."""
     number = counts(tree)
     levels = [level for level in ("session", "patient", "therapist", "clinic") if level in number]
-    nested = " in ".join(f"{number[level]:,} {level}s" for level in levels)
+    sizes = [f"{number[level]:,} {level}s" for level in levels]
+    nested = listed(sizes) if crossed(tree) else " in ".join(sizes)
     family = FAMILY_WORDS.get(read.family_of(tree, read.responses_of(tree)[0]), "generalised linear")
     posterior = read.posterior(tree)
     draws = posterior.sizes
@@ -361,6 +376,9 @@ def methods(tree: xr.DataTree, gate: Gate, ci_percent: str) -> str:
         f"{posterior.sizes[names.MISSING]:,} missing values of mediators were parameters of the model, missing at "
         "random given what it contains."
         if names.MISSING in posterior.sizes
+        else "",
+        "Patients were crossed with therapists: a session belongs to the therapist who held it."
+        if crossed(tree) and not read.shared_levels(tree)
         else "",
         "Patients who changed therapist were shared among their therapists in proportion to sessions (multiple "
         "membership)."

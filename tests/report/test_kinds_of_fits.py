@@ -71,6 +71,7 @@ def test_patients_shared_among_therapists(spec: psm.ModelSpec, tmp_path: Path) -
     words, figures = page_of(tree, tmp_path)
     assert "shared among their therapists in proportion to sessions" in words
     assert "shared by weights that sum to one" in words and figures >= 5
+    assert "Caseload: the sum of the shares in patients." in words
     table = psm.summarize_therapists(tree)
     for value in table["caseload"]:
         assert shown(float(value)) in words
@@ -193,3 +194,15 @@ def test_what_a_limit_rejects_is_not_shown_as_the_limit() -> None:
     assert [row[1] for row in cells.rows] == ["1.014", "2", "248"] and cells.css == ("s", "n", "s")
     shares = pd.DataFrame({"between": ["therapists"], "share": [0.00009]})
     assert _cells(Table("variance", "Shares", "", shares), "89%", None, "").rows == (("therapists", "<0.001"),)
+
+
+def test_patients_with_several_therapists_are_not_said_to_be_nested() -> None:
+    data = as_data(membership_study(therapists=6, patients=30, seed=3))
+    tree = drawn_tree(psm.growth(TO_DATE.responses[0].column), data, draws=60)
+    words = said.methods(tree, make_gate(tree), "89%")
+    assert "sessions, 30 patients and 6 therapists)" in words and "Patients were crossed with therapists" in words
+    assert "; patients cross from one to another" in said.levels_drawn(tree)[0][1]
+    nested = drawn_tree(psm.growth("phq9"), psm.load_example("process_study"), draws=5)
+    assert not said.crossed(nested) and "(2,209 sessions in 149 patients in 20 therapists)" in said.methods(
+        nested, make_gate(nested), "89%"
+    )
