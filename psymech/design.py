@@ -371,7 +371,7 @@ def _check_design(design: Design, spec: ModelSpec) -> tuple[Finding, ...]:
         if design.family in ("gaussian", "student") and design.latent is None and columns:
             found += check_determined(design.responses[index], design.y[rows], np.column_stack([*columns.values()]))
         found += check_outcome(design.responses[index], design.y[rows], design.family, _variables(design, index, rows))
-        own = {level: code[rows] for level, code in codes.items()}
+        own: dict[Level, Ints] = {level: code[rows] for level, code in codes.items()}
         remedy = "The whole model rests on that alone."
         found += check_rare(design.responses[index], design.y[rows], own, labels=labels, remedy=remedy)
     found += _check_slopes(design, spec)

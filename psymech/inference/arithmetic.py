@@ -17,7 +17,7 @@ _BEFORE: Final[list[bool]] = []  # PyTensor's setting as each of those inside fo
 @contextmanager
 def strict_arithmetic() -> Iterator[None]:
     """Let PyTensor compile without fast-math inside; the last to leave puts its setting back."""
-    from pytensor import config
+    from pytensor.configdefaults import config
 
     with _LOCK:
         _BEFORE.append(config.numba__fastmath)
