@@ -1,4 +1,4 @@
-"""Base against head in two worktrees, same seed, in turns: figures and their ratios. Under two minutes.
+"""Base against head in two worktrees, same seed, in turns: figures and their ratios. Two minutes.
 
 Run: ``make bench-compare BASE=main~5``, or ``python benchmarks/compare.py BASE [HEAD]``. Without HEAD, the working
 tree as it stands. The benchmark's own code is that of the working tree for both.

@@ -351,6 +351,20 @@ def profile_section(found: Row | None) -> list[str]:
     return [f"## Where the time of a fit goes\n\n{text}\n\n{table}\n\n{starting}"]
 
 
+def estimates_section(found: Row | None) -> list[str]:
+    """What reading a large fit takes."""
+    if found is None:
+        return []
+    study = found["study"]
+    text = (
+        f"A fit of {study['therapists']:,} therapists, {study['patients']:,} patients and {study['sessions']:,} "
+        f"sessions with {found['draws']:,} draws (`python benchmarks/estimates.py`); medians of {found['rounds']} "
+        f"calls after a first one that compiles; loo, report and tables once. Measured on {found['date']}."
+    )
+    rows = [[name, number(each["seconds"]), number(each["cpu_seconds"])] for name, each in found["estimates"].items()]
+    return [f"## Reading a large fit\n\n{text}\n\n{markdown(['call', 'seconds', 'CPU seconds'], rows)}"]
+
+
 def page(folder: Path) -> str:
     """The whole page."""
     notes = folder / "profile_notes.md"
@@ -360,6 +374,7 @@ def page(folder: Path) -> str:
         *sampler_sections(read(folder, "samplers")),
         *scaling_sections(read(folder, "scaling")),
         *million_section(read(folder, "million")),
+        *estimates_section(read(folder, "estimates")),
         *profile_section(read(folder, "profile")),
         notes.read_text(encoding="utf-8").strip() if notes.exists() else "",
     ]
