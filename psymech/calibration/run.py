@@ -19,8 +19,8 @@ from psymech.calibration.responses import causal_order
 from psymech.calibration.store import Journal, journal_of
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
+from psymech.gaussian.threads import available_cores
 from psymech.graph.build import BuiltModel, Engine, build_model
-from psymech.inference.run import available_cores
 from psymech.inference.versions import library_versions
 from psymech.spec.model import ModelSpec
 

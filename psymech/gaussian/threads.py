@@ -9,7 +9,7 @@ from typing import Final
 LEAST_BLOCKS: Final = 12  # of eight draws of every unit: fewer are not worth a thread
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -19,7 +19,7 @@ def share_out(work: Callable[[slice], None], n: int, *, least: int) -> None:
 
     A thread is not worth starting for fewer than `least` things.
     """
-    parts = max(1, min(cores(), n // least))
+    parts = max(1, min(available_cores(), n // least))
     edges = [n * part // parts for part in range(parts + 1)]
     slices = [slice(start, stop) for start, stop in pairwise(edges)]
     if parts == 1:

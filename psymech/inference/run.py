@@ -1,6 +1,5 @@
 """Running a sampler on a PyMC model: one shape of result from four samplers."""
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -23,13 +22,6 @@ Sampler = Literal["nutpie", "pymc", "numpyro", "blackjax"]
 
 _THREADED = ("jax", "polars")
 _DEPTH = {"pymc": "max_treedepth", "numpyro": "max_tree_depth", "blackjax": "max_num_doublings"}
-
-
-def available_cores() -> int:
-    """Number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_sampler(

@@ -10,11 +10,12 @@ import xarray as xr
 from psymech.arguments import between, checked_seed, instance, whole
 from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
+from psymech.gaussian.threads import available_cores
 from psymech.graph.build import BuiltModel, Engine, build_model
 from psymech.inference.chains import RunOptions
 from psymech.inference.drawing import SamplingWarning, draw_tree, warn_interrupted
 from psymech.inference.interruption import interrupted
-from psymech.inference.run import Sampler, available_cores
+from psymech.inference.run import Sampler
 from psymech.inference.stages import Stages
 from psymech.names import Level
 from psymech.priors import prior_notes

@@ -26,7 +26,7 @@ from psymech.inference.run_folder import is_run
 from psymech.inference.seal import REMEDY, check_seal, seal
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import caseload
-from psymech.posterior.kept_counts import KEPT, UPPER, counts_to_keep, rows_left_out
+from psymech.posterior.kept_counts import KEPT, UPPER, counts_to_keep
 from psymech.posterior.tree import ATTR_DATA, DATA_LEFT_OUT, refuse_other
 from psymech.spec.model import one_of
 
@@ -208,7 +208,7 @@ def without_data(tree: xr.DataTree) -> xr.DataTree:
 def _counts(tree: xr.DataTree) -> dict[str, xr.Variable]:
     """Caseloads of therapists and clinics, sessions of few patients left out; none of a fit that has lost its rows."""
     found: dict[str, xr.Variable] = {}
-    if rows_left_out(tree):
+    if read.saved_without_rows(tree):
         return found
     for level in read.levels_of(tree):
         if level in UPPER:

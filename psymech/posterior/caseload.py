@@ -10,7 +10,7 @@ from psymech import names
 from psymech.errors import SpecError
 from psymech.names import LEVELS, Level
 from psymech.posterior import tree as read
-from psymech.posterior.kept_counts import kept_caseload, rows_left_out
+from psymech.posterior.kept_counts import kept_caseload
 
 ROW_OF_OBS: Final = "row_of_obs"
 CHILDREN: dict[str, tuple[str, ...]] = {
@@ -83,7 +83,7 @@ def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | Non
     if level not in CHILDREN:
         raise SpecError(f"level: expected one of {', '.join(CHILDREN)}, found {level!r}.")
     read.require_level(tree, level)
-    if rows_left_out(tree):
+    if read.saved_without_rows(tree):
         return kept_caseload(tree, level, response)
     rows = np.intersect1d(rows_for(tree, response), read.rows_at_risk(tree, level))
     labels = read.unit_labels(tree, level)
@@ -156,7 +156,7 @@ def raw_means(tree: xr.DataTree, *, level: str, label: str, response: str) -> np
     is_intercept = label in (names.INTERCEPT, read.response_label(response, names.INTERCEPT))
     if not (is_intercept and centred.issuperset(others) and read.family_of(tree, response) in read.IDENTITY_LINK):
         return np.full(n_units, np.nan)
-    if rows_left_out(tree):
+    if read.saved_without_rows(tree):
         return np.full(n_units, np.nan)
     above = [each for each in read.levels_of(tree) if LEVELS.index(each) > LEVELS.index(cast(Level, level))]
     if read.is_shared(tree, level) or any(names.effect(each) not in read.posterior(tree) for each in above):

@@ -38,7 +38,7 @@ def sampling_variance(tree: xr.DataTree, *, level: Level, response: str) -> np.n
     widths = [columns[each].shape[1] for each in levels]
     stacked = np.concatenate([columns[each] for each in levels], axis=1)
     products = _summed(stacked[:, :, None] * stacked[:, None, :], units[levels[0]], sizes[levels[0]])
-    roots = [_root(read.covariance(tree, each)) for each in levels[:-1]]
+    roots = [read.covariance_root(tree, each) for each in levels[:-1]]
     sigma2 = (read.residual_sd(tree, response) ** 2).values.ravel()
     parents = []
     for lower, upper in pairwise(levels):
@@ -46,12 +46,6 @@ def sampling_variance(tree: xr.DataTree, *, level: Level, response: str) -> np.n
         parent[units[lower]] = units[upper]
         parents.append(parent)
     return own_variances(products, parents, [sizes[each] for each in levels], widths, roots, sigma2)
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """Roots L of Omega = L L', (samples, q, q); covariances may be singular."""
-    values, vectors = np.linalg.eigh(covariance.reshape(-1, *covariance.shape[2:]))
-    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
 def _summed(values: np.ndarray, units: np.ndarray, n_units: int) -> np.ndarray:

@@ -16,11 +16,6 @@ SMALLEST: Final = 5  # patients: what the sessions of fewer are in all says too 
 KEPT: Final = frozenset(names.count_of_unit(count, level) for count in COUNTS for level in UPPER)
 
 
-def rows_left_out(tree: xr.DataTree) -> bool:
-    """Whether the fit was saved without its rows."""
-    return tree.attrs.get(read.ATTR_DATA) == read.DATA_LEFT_OUT
-
-
 def counts_to_keep(table: pd.DataFrame, labels: list, level: str) -> dict[str, xr.Variable]:
     """Return the columns of a level's caseload as variables over all its units.
 

@@ -120,11 +120,11 @@ def _read(tree: xr.DataTree) -> _Fit:
             for j in range(code.shape[1]):
                 columns[every, code[:, j]] += weight[:, [j]] * z
             pieces.append(columns.reshape(n, -1))
-            roots.append((n_units, _root(read.covariance(tree, level))))
+            roots.append((n_units, read.covariance_root(tree, level)))
     shared = np.concatenate(pieces, axis=1) if pieces else np.zeros((n, 0))
     own = "patient" in read.levels_of(tree)
     Z = read.design_rows(tree, "patient", every) if own else np.zeros((n, 0))
-    patient_root = _root(read.covariance(tree, "patient")) if own else np.zeros((len(beta), 0, 0))
+    patient_root = read.covariance_root(tree, "patient") if own else np.zeros((len(beta), 0, 0))
     sd, group = _residual_sds(tree)
     owner = patient_of_rows(tree)
     patients = []
@@ -143,12 +143,6 @@ def _residual_sds(tree: xr.DataTree) -> tuple[Floats, Ints]:
         return found.sd, found.code
     sd = np.column_stack([read.residual_sd(tree, response).values.ravel() for response in responses])
     return sd, data[names.RESPONSE_OF_OBS].values.astype(np.int64)
-
-
-def _root(covariance: Floats) -> Floats:
-    """Square roots L of covariance matrices L L', (D, q, q); singular ones included."""
-    values, vectors = np.linalg.eigh(covariance.reshape(-1, *covariance.shape[2:]))
-    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
 def _prior_root(fit: _Fit, draws: slice) -> Floats:

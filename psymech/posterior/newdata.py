@@ -240,7 +240,7 @@ def _units(tree: xr.DataTree, data: SessionData, level: Level) -> NewUnits:
 def _parents(tree: xr.DataTree, data: SessionData, units: Mapping[Level, NewUnits]) -> dict[Level, NewUnits]:
     """Fill in the therapists and clinics that the new data do not name but the fit knows."""
     found = dict(units)
-    if names.CONSTANT_DATA not in tree.children or tree.attrs.get(read.ATTR_DATA) == read.DATA_LEFT_OUT:
+    if names.CONSTANT_DATA not in tree.children or read.saved_without_rows(tree):
         return found
     constants = read.constants(tree)
     order: list[Level] = list(found)

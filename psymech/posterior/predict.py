@@ -199,11 +199,8 @@ def _add_random(
 
 def population_draws(tree: xr.DataTree, level: Level, n_units: int, rng: np.random.Generator) -> np.ndarray:
     """Return effects of new units, N(0, Omega) in each posterior draw, shape (samples, n_units, terms)."""
-    covariance = read.covariance(tree, level)
-    covariance = covariance.reshape(-1, *covariance.shape[2:])
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-    noise = rng.standard_normal((covariance.shape[0], n_units, covariance.shape[-1]))
+    root = read.covariance_root(tree, level)
+    noise = rng.standard_normal((root.shape[0], n_units, root.shape[-1]))
     return np.einsum("sij,snj->sni", root, noise)
 
 
@@ -249,7 +246,7 @@ def _carried(
     known = known[known != UNSEEN]
     if target != "this_therapist" or not known.size or not _is_autoregressive(tree):
         return None, ()
-    if tree.attrs.get(read.ATTR_DATA) == read.DATA_LEFT_OUT:
+    if read.saved_without_rows(tree):
         text = "The fit was saved without its sessions: AR(1) residuals are drawn afresh, not carried on from them."
         return None, (text,)
     found = last_residuals(tree, response, known)

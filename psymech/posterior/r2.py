@@ -89,8 +89,9 @@ def r2(tree: xr.DataTree, *, response: str | None = None, by: str | None = None)
     chosen = read.one_response(tree, response)
     rows = _rows(tree, chosen)
     groups = {} if by is None else _groups(tree, by, chosen, rows.index)
-    found = [_parts(tree, chosen, _subset(rows, each)) for each in groups.values()] or [_parts(tree, chosen, rows)]
-    sources = list(dict.fromkeys(source for parts in (_parts(tree, chosen, rows), *found) for source in parts))
+    whole = _parts(tree, chosen, rows)
+    found = [_parts(tree, chosen, _subset(rows, each)) for each in groups.values()] or [whole]
+    sources = list(dict.fromkeys(source for parts in (whole, *found) for source in parts))
     none = np.zeros_like(found[0][RESIDUAL])
     variance = np.stack(
         [np.stack([parts.get(source, none) for source in sources], axis=-1) for parts in found], axis=-1

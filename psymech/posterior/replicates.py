@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from psymech import names
 from psymech.errors import SpecError
-from psymech.gaussian.threads import cores
+from psymech.gaussian.threads import available_cores
 from psymech.names import SAMPLE_DIMS
 from psymech.posterior import tree as read
 from psymech.posterior.caseload import patient_of_rows
@@ -144,7 +144,7 @@ def source_of(tree: xr.DataTree, rows: Rows) -> Source:
         beta=beta.reshape(-1, beta.shape[-1]),
         design=read.constants(tree)[names.DESIGN_X].transpose(names.OBS, names.TERM).values[rows.index].astype(float),
         effects=effects,
-        root={level: _roots(read.covariance(tree, level)) for level in levels},
+        root={level: read.covariance_root(tree, level) for level in levels},
         z={level: read.design_rows(tree, level, rows.index) for level in levels},
         shares=shares,
     )
@@ -185,17 +185,11 @@ def over_chunks[T](
         draw, own = part
         return work(source.chunk(draw, own), own)
 
-    workers = min(cores(), MOST_THREADS, len(parts))
+    workers = min(available_cores(), MOST_THREADS, len(parts))
     if workers == 1:
         return [one(part) for part in parts]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, parts))
-
-
-def _roots(covariance: Floats) -> Floats:
-    """Square roots (chain x draw, q, q) of covariance matrices, singular ones included."""
-    values, vectors = np.linalg.eigh(covariance.reshape(-1, *covariance.shape[2:]))
-    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
 def contribution(effects: Floats, z: Floats, unit: NDArray[np.int64], weight: Floats) -> Floats:

@@ -41,10 +41,15 @@ def refuse_other(tree: object) -> None:
         raise DataError(f"expected a fitted tree (xarray.DataTree), found {type(tree).__name__}.{advice}")
 
 
+def saved_without_rows(tree: xr.DataTree) -> bool:
+    """Whether the fit was saved without its sessions (``data=False``)."""
+    return tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT
+
+
 def group(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Return a group of the tree as a Dataset; DataError where the tree has none."""
     refuse_other(tree)
-    if name in (names.OBSERVED_DATA, names.CONSTANT_DATA) and tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT:
+    if name in (names.OBSERVED_DATA, names.CONSTANT_DATA) and saved_without_rows(tree):
         raise DataError(
             "this estimate needs the sessions, but the fit was saved without them (data=False). "
             "Use the fit as it was before, or a file saved with data=True."
@@ -297,6 +302,13 @@ def covariance(tree: xr.DataTree, level: str) -> np.ndarray:
     return corr * sd[..., :, None] * sd[..., None, :]
 
 
+def covariance_root(tree: xr.DataTree, level: str) -> np.ndarray:
+    """Return roots L of the covariances L L' of a level's random terms, (samples, q, q); they may be singular."""
+    omega = covariance(tree, level)
+    values, vectors = np.linalg.eigh(omega.reshape(-1, *omega.shape[2:]))
+    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+
+
 def rows_of_response(tree: xr.DataTree, response: str) -> np.ndarray:
     """Return the positions of a response's rows."""
     data = constants(tree, columns=False)
@@ -348,7 +360,7 @@ def outcome(tree: xr.DataTree) -> np.ndarray:
 
 def is_shared(tree: xr.DataTree, level: str) -> bool:
     """Whether units of a level share rows (multiple membership); without the sessions, whether they may."""
-    if tree.attrs.get(ATTR_DATA) == DATA_LEFT_OUT:
+    if saved_without_rows(tree):
         if level == "patient" or json_attr(tree, names.ATTR_SPEC).get("membership", "current") == "current":
             return False
         return not json_attr(tree, names.ATTR_DESIGN)["nested"]
