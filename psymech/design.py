@@ -14,7 +14,7 @@ from psymech.data.column_checks import check_rare, check_slope
 from psymech.data.design_report import DesignReport
 from psymech.data.findings import Finding
 from psymech.data.outcome_checks import check_categories, check_determined, check_outcome
-from psymech.data.sessions import SessionData
+from psymech.data.sessions import SessionData, refuse_other_data
 from psymech.errors import DesignError, PsymechError
 from psymech.imputation import Imputation, imputation_note, make_imputation, missing_values, with_first_guess
 from psymech.joined import Pooling, SlopePredictors, correlated_responses, make_pooling, make_slope_predictors
@@ -29,7 +29,6 @@ from psymech.timebasis import TimeBasis
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MODEL = "a model, such as psymech.growth('phq9')"
-CHECKED = "checked data, psymech.SessionData.from_frame(table)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ def make_design(spec: ModelSpec, data: SessionData) -> Design:
         The model asks for a level that the data do not have, or nothing is left to fit.
     """
     instance(spec, ModelSpec, "spec", MODEL)
-    instance(data, SessionData, "data", CHECKED)
+    refuse_other_data(data)
     given, spec = spec, settle_levels(spec, data)
     _refuse_absent_levels(spec, data)
     refuse_other_values(spec, data)
@@ -290,7 +289,7 @@ def check_design(data: SessionData, spec: ModelSpec | None = None) -> DesignRepo
     >>> psm.check_design(data, psm.growth("phq9")).ok
     True
     """
-    instance(data, SessionData, "data", CHECKED)
+    refuse_other_data(data)
     if spec is None:
         return data_report(data)
     instance(spec, ModelSpec, "spec", MODEL)

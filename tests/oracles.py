@@ -261,3 +261,13 @@ def central_differences(model: Any, point: dict[str, np.ndarray], *, step: float
                 ends.append(float(logp({**point, name: moved})))
             slopes.append((ends[0] - ends[1]) / (2 * step))
     return np.array(slopes)
+
+
+def dense_weights(level: LevelDesign) -> np.ndarray:
+    """What share of each row belongs to each unit, (n_obs, n_units)."""
+    W = np.zeros((len(level.code), level.n_units))
+    if level.members is None:
+        W[np.arange(len(W)), level.code] = 1.0
+    else:
+        np.add.at(W, (np.arange(len(W))[:, None], level.members.code), level.members.weight)
+    return W

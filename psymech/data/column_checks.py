@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from psymech.data.findings import Finding
+from psymech.data.sessions import varies_within
 from psymech.errors import MAX_IDS_IN_MESSAGE, shown_id, shown_ids
 from psymech.names import Level, Part
 
@@ -79,10 +80,7 @@ def check_slope(
     level : {"patient", "therapist", "clinic"}
     labels : ndarray, shape (n_units,)
     """
-    low, high = np.full(len(labels), np.inf), np.full(len(labels), -np.inf)
-    np.minimum.at(low, codes, values)
-    np.maximum.at(high, codes, values)
-    n_varying = int((high - low > FLAT).sum())
+    n_varying = varies_within(values, codes, len(labels), tolerance=FLAT).size
     if n_varying >= MIN_VARYING:
         return ()
     message = (

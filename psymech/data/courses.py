@@ -7,8 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from psymech.arguments import instance
-from psymech.data.sessions import SessionData
+from psymech.data.sessions import SessionData, refuse_other_data
 from psymech.errors import DataError, shown_ids
 
 TIE: Final = 1e-9  # relative: 5.1 - 4.1 is 0.9999999999999996 in floating point and must reach 1
@@ -56,7 +55,7 @@ def reaches(change: float, bound: float) -> bool:
 
 def refuse_below_zero(data: SessionData, name: str) -> None:
     """Raise DataError where scores lie below zero, of which no percentage can be taken."""
-    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
+    refuse_other_data(data)
     values = data.values(name)
     below = np.flatnonzero(values < 0)
     if below.size:
@@ -70,7 +69,7 @@ def refuse_below_zero(data: SessionData, name: str) -> None:
 
 def courses(data: SessionData, name: str) -> Iterator[Course]:
     """Yield each patient's course in one variable, in the order of ids; patients without a value are left out."""
-    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
+    refuse_other_data(data)
     values = data.values(name)
     order = np.lexsort((data.session, data.codes["patient"]))
     ends = np.searchsorted(data.codes["patient"][order], np.arange(data.n_patients + 1))

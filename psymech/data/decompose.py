@@ -7,9 +7,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from psymech.arguments import instance
 from psymech.data.ids import factorized
-from psymech.data.sessions import SessionData
+from psymech.data.sessions import SessionData, refuse_other_data
 from psymech.errors import SpecError
 from psymech.names import Level, Part
 
@@ -148,6 +147,6 @@ def decompose(data: SessionData, name: str, *, weights: Weights = "sessions") ->
     1              1.0               1.0                 3.0
     2              0.0              -2.0                 3.0
     """
-    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
+    refuse_other_data(data)
     parts = split(data.values(name), data, weights=weights).parts
     return pd.DataFrame({f"{name}.{part}": values for part, values in parts.items()})

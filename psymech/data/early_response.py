@@ -5,9 +5,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psymech.arguments import instance, positive
+from psymech.arguments import positive
 from psymech.data.courses import courses, reaches, refuse_below_zero
-from psymech.data.sessions import SessionData
+from psymech.data.sessions import SessionData, refuse_other_data
 from psymech.errors import DataError, SpecError, shown_ids
 
 COLUMNS: Final = ("baseline", "session", "value", "change", "percent_change", "responded")
@@ -73,7 +73,7 @@ def early_response(
     >>> early_response(data, "phq9", by=2, percent=30)["responded"].tolist()
     [True]
     """
-    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
+    refuse_other_data(data)
     if threshold is None and percent is None:
         raise SpecError("early_response needs threshold=, percent=, or both.")
     wanted = positive(threshold, "threshold") if threshold is not None else -np.inf

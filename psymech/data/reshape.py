@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psymech.arguments import mapping
+from psymech.arguments import is_whole, mapping
 from psymech.data.frames import NOTES
 from psymech.data.ids import read_ids
 from psymech.data.numbers import as_numbers, refuse_infinite
@@ -240,7 +240,7 @@ def _refuse_sessions(sessions: Sequence[int] | None, measures: Mapping[str, str 
             f"sessions numbers columns that are listed, but measures has patterns only, which take the numbers from "
             f"the columns' names: {', '.join(map(repr, measures.values()))}. Leave sessions out, or list the columns."
         )
-    odd = [n for n in sessions if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0]
+    odd = [n for n in sessions if not is_whole(n) or n < 0]
     if odd:
         raise DataError(f"sessions expects whole numbers from 0 on, but got {odd[0]!r}.")
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from psymech.arguments import instance
 from psymech.data.findings import Finding
 from psymech.data.nesting import PatientIds
 from psymech.data.numbers import not_numeric_message, parse_cell
@@ -243,11 +244,18 @@ class SessionData:
         return f"SessionData({self.n_sessions} sessions, {counts}; columns: {', '.join(names[:8])}{more})"
 
 
-def varies_within(values: np.ndarray, codes: np.ndarray, n_units: int) -> np.ndarray:
-    """Return the units within which a variable takes more than one value, NaN aside; int64 indices in order."""
+def refuse_other_data(data: object) -> None:
+    """Raise SpecError where checked data are expected and something else was given."""
+    instance(data, SessionData, "data", "checked data, psymech.SessionData.from_frame(table)")
+
+
+def varies_within(values: np.ndarray, codes: np.ndarray, n_units: int, *, tolerance: float = 0.0) -> np.ndarray:
+    """Return the units within which a variable's values differ by more than a tolerance, NaN aside; int64 indices in
+    order.
+    """
     known = np.flatnonzero(~np.isnan(values))
     low = np.full(n_units, np.inf)
     high = np.full(n_units, -np.inf)
     np.minimum.at(low, codes[known], values[known])
     np.maximum.at(high, codes[known], values[known])
-    return np.flatnonzero(high > low)
+    return np.flatnonzero(high - low > tolerance)

@@ -38,6 +38,17 @@ def names_of(value: Iterable[str] | str, argument: str) -> tuple[str, ...]:
     return names
 
 
+def check_correlated(correlated: bool | Mapping[Level, bool]) -> None:
+    """Raise SpecError where `correlated` is neither True, False nor a mapping of levels to them."""
+    if not isinstance(correlated, bool):
+        mapping(correlated, "correlated", "{'therapist': False}")
+
+
+def correlates(correlated: bool | Mapping[Level, bool], level: Level) -> bool:
+    """Whether the random terms of a level correlate: as they do where nothing else is said."""
+    return correlated if isinstance(correlated, bool) else correlated.get(level, True)
+
+
 def outcome_name(value: object) -> str:
     """Return the column of one outcome; SpecError where it is not the name of one."""
     if not isinstance(value, str) or not value.strip():
@@ -109,8 +120,7 @@ def random_blocks(
     """
     if requested is not None:
         mapping(requested, argument, "{'patient': ['time'], 'therapist': ['time']}")
-    if not isinstance(correlated, bool):
-        mapping(correlated, "correlated", "{'therapist': False}")
+    check_correlated(correlated)
     if centred is not None:
         mapping(centred, "centred", "{'therapist': True}")
     blocks: list[RandomBlock] = []
@@ -130,7 +140,7 @@ def random_blocks(
             RandomBlock(
                 level,
                 tuple(chosen),
-                correlated=correlated if isinstance(correlated, bool) else correlated.get(level, True),
+                correlated=correlates(correlated, level),
                 centred=None if centred is None else centred.get(level),
             )
         )

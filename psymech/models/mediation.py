@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from psymech.arguments import mapping
 from psymech.errors import SpecError, UnavailableError
-from psymech.models.common import intercept, names_of, part_label, time_terms, variable_parts
+from psymech.models.common import (
+    check_correlated,
+    correlates,
+    intercept,
+    names_of,
+    part_label,
+    time_terms,
+    variable_parts,
+)
 from psymech.models.latent_equations import LatentEquation, latent_responses
 from psymech.names import INTERCEPT, LEVELS, TIME, Level
 from psymech.spec.model import (
@@ -134,8 +142,7 @@ def mediation(
         mapping(moderators, "moderators", "{'a': ['severity']}")
     if random is not None:
         mapping(random, "random", "{'patient': ['a', 'b']}")
-    if not isinstance(correlated, bool):
-        mapping(correlated, "correlated", "{'therapist': False}")
+    check_correlated(correlated)
     moderating = {path: names_of(names, f"moderators[{path!r}]") for path, names in (moderators or {}).items()}
     _refuse_double_roles(outcomes, treatments, middle, fixed)
     for label, group in (("outcome", outcomes), ("treatment", treatments), ("mediators", middle)):
@@ -247,7 +254,7 @@ def _blocks(
         labels = list(intercepts)
         for name in names_of(names, f"random[{level!r}]"):
             labels += [label for label in _labels_of(name, equations, known, level, split=split) if label not in labels]
-        block_correlates = correlated if isinstance(correlated, bool) else correlated.get(level, True)
+        block_correlates = correlates(correlated, level)
         blocks.append(RandomBlock(level, tuple(labels), correlated=block_correlates))
     return tuple(sorted(blocks, key=lambda b: LEVELS.index(b.level))), tuple(without)
 

@@ -6,6 +6,8 @@ from psymech.arguments import mapping
 from psymech.errors import SpecError
 from psymech.models.common import (
     RandomTerms,
+    check_correlated,
+    correlates,
     interaction_term,
     intercept,
     names_of,
@@ -196,8 +198,7 @@ def outcomes(
     _refuse_unused(pairs, responses, decompose)
     if random is not None:
         mapping(random, "random", "{'therapist': ['alliance']}")
-    if not isinstance(correlated, bool):
-        mapping(correlated, "correlated", "{'therapist': False}")
+    check_correlated(correlated)
     blocks, without = _blocks(random, responses, correlated)
     spec = ModelSpec(
         kind="outcomes",
@@ -412,7 +413,7 @@ def _blocks(
         for name in names_of(names, f"random[{level!r}]"):
             found = [label for label in _random_labels(name, below, responses) if label not in chosen]
             chosen += found
-        joint = correlated if isinstance(correlated, bool) else correlated.get(level, True)
+        joint = correlates(correlated, level)
         blocks.append(RandomBlock(level, tuple(chosen), correlated=joint))
     if correlated is not True and not blocks:
         raise SpecError(

@@ -12,7 +12,7 @@ from psymech.data.sessions import SessionData
 from psymech.errors import SpecError
 from psymech.plots import canvas as draw
 from psymech.posterior import tree as read
-from psymech.posterior.caseload import patient_of_rows
+from psymech.posterior.caseload import patient_of_rows, rows_of_sessions
 
 if TYPE_CHECKING:
     from arviz_plots.plot_collection import PlotCollection
@@ -102,16 +102,16 @@ def _counts(data: SessionData | xr.DataTree) -> Counts:
     constants = read.constants(data, columns=False)
     patient = patient_of_rows(data)
     session = constants[names.SESSION_OF_OBS].values.astype(float)
-    of_sessions = [each for each in read.responses_of(data) if read.level_of_response(data, each) == "session"]
+    of_sessions = rows_of_sessions(data)
     seen = np.flatnonzero(observed)
-    if of_sessions:
-        seen = np.intersect1d(seen, np.concatenate([read.rows_of_response(data, each) for each in of_sessions]))
+    if of_sessions.size:
+        seen = np.intersect1d(seen, of_sessions)
     _, first = np.unique(np.stack([patient, session])[:, seen], axis=1, return_index=True)  # several responses
     rows = np.sort(seen[first])
     has_therapists = names.group_of_obs("therapist") in constants
     at_risk = np.intersect1d(rows, read.rows_at_risk(data, "therapist"))
     pairs = read.unit_pairs(data, "therapist", patient, at_risk) if has_therapists else None
-    return Counts(patient[rows], pairs, session[rows] if of_sessions else None)
+    return Counts(patient[rows], pairs, session[rows] if of_sessions.size else None)
 
 
 def _bars(

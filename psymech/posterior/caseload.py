@@ -46,6 +46,16 @@ def _distinct(*indices: np.ndarray) -> np.ndarray:
     return np.unique(np.column_stack(indices), axis=0)
 
 
+def rows_of_sessions(tree: xr.DataTree) -> np.ndarray:
+    """Return the rows of the responses with one value a session, response by response."""
+    found = [
+        read.rows_of_response(tree, each)
+        for each in read.responses_of(tree)
+        if read.level_of_response(tree, each) == "session"
+    ]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
 def caseload(tree: xr.DataTree, *, level: str = "therapist", response: str | None = None) -> pd.DataFrame:
     """Count what each unit of a level has: therapists (of a clinic), patients, and sessions with an observed outcome.
 

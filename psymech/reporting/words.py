@@ -12,7 +12,8 @@ from psymech import names
 from psymech.errors import PsymechError
 from psymech.names import INTERCEPT
 from psymech.posterior import tree as read
-from psymech.posterior.caseload import patient_of_rows
+from psymech.posterior.caseload import patient_of_rows, rows_of_sessions
+from psymech.posterior.shared_rows import nested_in
 from psymech.posterior.summaries import interval_kind
 from psymech.posterior.tree import TermInfo
 from psymech.reporting.gate import Gate
@@ -65,10 +66,8 @@ def counts(tree: xr.DataTree) -> dict[str, int]:
         return {level: read.posterior(tree).sizes[level] for level in read.levels_of(tree)}
     patient = patient_of_rows(tree)
     found: dict[str, int] = {}
-    responses = read.responses_of(tree)
-    of_sessions = [each for each in responses if read.level_of_response(tree, each) == "session"]
-    if of_sessions:
-        at = np.concatenate([read.rows_of_response(tree, each) for each in of_sessions])
+    at = rows_of_sessions(tree)
+    if at.size:
         pairs = np.stack([patient, data[names.SESSION_OF_OBS].values])[:, at[rows[at]]]
         found["session"] = np.unique(pairs, axis=1).shape[1]
     found["patient"] = np.unique(patient[rows]).size
@@ -85,10 +84,8 @@ def crossed(tree: xr.DataTree) -> bool:
         data = read.constants(tree, columns=False)
     except PsymechError:
         return False
-    if names.group_of_obs("therapist") not in data:
-        return False
-    pairs = np.stack([patient_of_rows(tree), data[names.group_of_obs("therapist")].values])
-    return np.unique(pairs, axis=1).shape[1] > np.unique(pairs[0]).size
+    therapist = names.group_of_obs("therapist")
+    return therapist in data and not nested_in(patient_of_rows(tree), data[therapist].values)
 
 
 def question(tree: xr.DataTree) -> str:

@@ -25,7 +25,7 @@ from psymech.priors import choose_priors
 from psymech.spec.model import from_json
 from tests.graph.explicit_designs import MODE, draw_point
 from tests.models.golden.make_membership_study import membership_study
-from tests.oracles import central_differences, dense_log_density, level_values, scale_log_pdf
+from tests.oracles import central_differences, dense_log_density, dense_weights, level_values, scale_log_pdf
 from tests.posterior.drawn_trees import drawn_tree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -50,14 +50,6 @@ def as_data(sessions: pd.DataFrame, **keywords: object) -> psm.SessionData:
         ranges={"y": None},
         **keywords,  # pyright: ignore[reportArgumentType]
     )
-
-
-def dense_weights(level: LevelDesign) -> np.ndarray:
-    """Weights as a matrix of rows by units."""
-    assert level.members is not None
-    W = np.zeros((len(level.code), level.n_units))
-    np.add.at(W, (np.arange(len(W))[:, None], level.members.code), level.members.weight)
-    return W
 
 
 def therapists(design: Design) -> LevelDesign:
@@ -129,7 +121,7 @@ def small_case(
         centred = parametrisation(design, level) == "centred"
         _, u, theta, effects = level_values(point, level, priors, centred=centred)
         total += theta + effects
-        W = np.eye(level.n_units)[level.code] if level.members is None else dense_weights(level)
+        W = dense_weights(level)
         parts += np.sum(level.Z * (W @ u), axis=1)
     scale = np.array([p.sd for p in priors.beta])
     standard = point["fixed"].copy()
@@ -369,7 +361,7 @@ def expected_rows(tree: xr.DataTree, design: Design) -> np.ndarray:
     draws = tree[names.POSTERIOR].to_dataset()
     eta = draws[names.BETA].values.reshape(80, -1) @ design.X.T
     for level in design.levels:
-        W = np.eye(level.n_units)[level.code] if level.members is None else dense_weights(level)
+        W = dense_weights(level)
         u = draws[names.effect(level.level)].values.reshape(80, level.n_units, -1)
         eta = eta + np.einsum("nk,nj,skj->sn", W, level.Z, u)
     return eta

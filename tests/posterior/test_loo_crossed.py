@@ -16,7 +16,7 @@ from psymech.posterior.loo import unit_log_density
 from psymech.priors import choose_priors
 from psymech.spec.priors import StudentT
 from tests.models.golden.make_membership_study import membership_study
-from tests.oracles import dense_log_density
+from tests.oracles import dense_log_density, dense_weights
 from tests.posterior.drawn_trees import drawn_tree
 
 TOLERANCE = 1e-8  # relative to 1 + |log p|: the oracle takes the difference of two dense densities
@@ -42,11 +42,7 @@ def tree_of(spec: psm.ModelSpec, data: psm.SessionData) -> tuple[xr.DataTree, De
 
 def columns_of(level: LevelDesign) -> np.ndarray:
     """Rows by units times terms."""
-    W = np.zeros((len(level.code), level.n_units))
-    if level.members is None:
-        W[np.arange(len(W)), level.code] = 1.0
-    else:
-        np.add.at(W, (np.arange(len(W))[:, None], level.members.code), level.members.weight)
+    W = dense_weights(level)
     return (W[:, :, None] * level.Z[:, None, :]).reshape(len(W), -1)
 
 

@@ -13,6 +13,7 @@ from psymech.design import Design, make_design
 from psymech.errors import SpecError
 from tests.models.golden.make_membership_study import membership_study
 from tests.models.golden.make_nested_study import nested_study
+from tests.oracles import dense_weights
 from tests.posterior.drawn_trees import drawn_tree
 
 ROUNDING = 1e-10  # products and sums of a few hundred terms
@@ -184,11 +185,7 @@ def test_patients_who_change_therapist_by_simulation(which: str) -> None:
 
     level = design.level("therapist")
     assert level is not None
-    W = np.zeros((design.n_obs, level.n_units))
-    if level.members is None:
-        W[np.arange(design.n_obs), level.code] = 1.0
-    else:
-        np.add.at(W, (np.arange(design.n_obs)[:, None], level.members.code), level.members.weight)
+    W = dense_weights(level)
     sd = of(tree, "sd_therapist")[DRAW]
     corr = of(tree, "corr_therapist")[DRAW] if len(sd) > 1 else np.eye(1)
     rng = np.random.default_rng(1)

@@ -12,6 +12,7 @@ from psymech import names
 from psymech.design import Design, make_design
 from psymech.posterior.shared_rows import mean_moment
 from tests.models.golden.make_membership_study import membership_study
+from tests.oracles import dense_weights
 from tests.posterior.drawn_trees import drawn_tree
 
 ROUNDING = 1e-10  # products and sums of a few hundred terms
@@ -39,12 +40,7 @@ def study() -> tuple[pd.DataFrame, psm.SessionData]:
 def weights(design: Design) -> np.ndarray:
     level = design.level("therapist")
     assert level is not None
-    W = np.zeros((design.n_obs, level.n_units))
-    if level.members is None:
-        W[np.arange(design.n_obs), level.code] = 1.0
-    else:
-        np.add.at(W, (np.arange(design.n_obs)[:, None], level.members.code), level.members.weight)
-    return W
+    return dense_weights(level)
 
 
 def process(membership: str, covariates: tuple[str, ...] = ()) -> psm.ModelSpec:
