@@ -2,7 +2,16 @@
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+
+def digest_of(*files: str) -> str:
+    """Return a digest of source files, to be part of the key of compiled code that is made of all of them.
+
+    numba looks at the time of one file, that of the compiled function, to tell whether its code on disk is stale.
+    """
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]
 
 
 def own_cache(function: Callable[..., Any], *key: object) -> Callable[..., Any]:

@@ -5,16 +5,15 @@ are read at run time, so that one compiled function serves every model. Symmetri
 vectors; ``tri[i, j]`` says where an entry is, in numbers. Every offset into a flat array counts numbers, not vectors.
 """
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from psymech.gaussian import simd
-from psymech.gaussian.compiled import own_cache
+from psymech.gaussian import ldl, simd
+from psymech.gaussian.compiled import digest_of, own_cache
+from psymech.gaussian.ldl import ldl_column, solve_column
 from psymech.gaussian.simd import LANES, fma, fnma, load, splat, store
 
 B = LANES
@@ -22,8 +21,7 @@ NO_PARENT = -1
 AT_ONCE = 4  # pivots multiplied before the logarithm is taken; each may be up to 1e77
 
 
-# numba looks at one file to tell whether its cache is stale, so the digest of all is part of the name
-VERSION = hashlib.sha256(Path(__file__).read_bytes() + Path(simd.__file__).read_bytes()).hexdigest()[:16]
+VERSION = digest_of(__file__, ldl.__file__, simd.__file__)
 step = njit(nogil=True, error_model="numpy")
 
 
@@ -72,21 +70,10 @@ def _factorise(size, w, R, scratch, logs):
     """
     value, det = splat(0.0), splat(1.0)
     for j in range(size):
-        d = load(w, R + (j * size + j) * B)
-        det = det * d
+        det = det * ldl_column(w, R, size, j)
         if logs and (j % AT_ONCE == AT_ONCE - 1 or j == size - 1):
             value = value + log_lanes(det, w, scratch)
             det = splat(1.0)
-        inverse = splat(1.0) / d
-        for i in range(j + 1, size):
-            below = load(w, R + (i * size + j) * B)
-            store(w, R + (j * size + i) * B, below)  # the unscaled column, kept above the diagonal
-            r = below * inverse
-            for k in range(j + 1, i + 1):
-                old = load(w, R + (i * size + k) * B)
-                store(w, R + (i * size + k) * B, fnma(r, load(w, R + (j * size + k) * B), old))
-            store(w, R + (i * size + j) * B, r)
-        store(w, R + (j * size + j) * B, inverse)
     return value
 
 
@@ -118,12 +105,7 @@ def eliminate(S, base, tri, z, L, at, logs, w, up, to):
     log_det = _factorise(q, w, R, R + q * q * B, logs)
     t = 0
     for c in range(m):
-        for a in range(q):
-            acc = load(w, W + (a * m + c) * B)
-            for b in range(a):
-                acc = fnma(load(w, R + (a * q + b) * B), load(w, W + (b * m + c) * B), acc)
-            store(w, W + (a * m + c) * B, acc)
-            store(w, (a * m + c) * B, acc * load(w, R + (a * q + a) * B))
+        solve_column(w, R, q, m, c, W, W, 0)
         for e in range(c + 1):
             acc = load(S, base + t)
             for a in range(q):

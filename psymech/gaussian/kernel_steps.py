@@ -8,6 +8,7 @@ that no square roots are taken, and one logarithm for many pivots. Sizes travel 
 import numpy as np
 from numba import njit
 
+from psymech.gaussian.ldl import ldl_column, solve_column
 from psymech.gaussian.simd import LANES, fma, fnma, lane, load, splat, store, total
 
 LARGE = 1e100  # pivots are at least one; their product is folded into a logarithm before it can overflow
@@ -46,17 +47,7 @@ def factorise(S, base, q_, m_, L, w):
             store(w, R + (i * q + j) * B, acc)
     det = splat(1.0)
     for j in range(q):
-        d = load(w, R + (j * q + j) * B)
-        det = det * d
-        inverse = splat(1.0) / d
-        for i in range(j + 1, q):
-            below = load(w, R + (i * q + j) * B)
-            store(w, R + (j * q + i) * B, below)  # the unscaled column, kept above the diagonal
-            r = below * inverse
-            for k in range(j + 1, i + 1):
-                store(w, R + (i * q + k) * B, fnma(r, load(w, R + (j * q + k) * B), load(w, R + (i * q + k) * B)))
-            store(w, R + (i * q + j) * B, r)
-        store(w, R + (j * q + j) * B, inverse)
+        det = det * ldl_column(w, R, q, j)
     return det
 
 
@@ -67,12 +58,7 @@ def _eliminate(S, base, q_, m_, L, w):
     T, W, X, R = q * m * B, 2 * q * m * B, 3 * q * m * B, 4 * q * m * B
     det = factorise(S, base, q_, m_, L, w)
     for c in range(m):
-        for a in range(q):
-            acc = load(w, T + (a * m + c) * B)
-            for b in range(a):
-                acc = fnma(load(w, R + (a * q + b) * B), load(w, W + (b * m + c) * B), acc)
-            store(w, W + (a * m + c) * B, acc)
-            store(w, X + (a * m + c) * B, acc * load(w, R + (a * q + a) * B))
+        solve_column(w, R, q, m, c, T, W, X)
     return det
 
 

@@ -5,11 +5,9 @@ them at once. Every level runs the same code. With one residual coefficient ``c`
 ``sqrt(c)`` instead of the cross-products. Compiled code is kept on disk by numba.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,9 @@ from numba import njit
 from numpy.typing import ArrayLike
 
 from psymech.errors import SpecError
-from psymech.gaussian import kernel_steps, simd
+from psymech.gaussian import kernel_steps, ldl, simd
 from psymech.gaussian.blocks import LANES, KernelShape, Layout, make_layout, pack
-from psymech.gaussian.compiled import own_cache
+from psymech.gaussian.compiled import digest_of, own_cache
 from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.kernel_steps import (
     backward_level,
@@ -36,14 +34,8 @@ LOG_2PI = float(np.log(2 * np.pi))
 B = LANES
 
 
-def _digest() -> str:
-    files = (Path(__file__), Path(kernel_steps.__file__), Path(simd.__file__))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-# numba looks at one file to tell whether its cache is stale, so the digest of all is part of the key.
 # Whoever caches compiled code that calls a kernel needs it too.
-VERSION = _digest()
+VERSION = digest_of(__file__, kernel_steps.__file__, ldl.__file__, simd.__file__)
 
 
 def make_kernel(shape: KernelShape) -> Callable[..., Any]:

@@ -7,11 +7,9 @@ across responses have signed scales and partial correlations like a level, in pl
 factor of a level is ``diag(t) C``. Fixed and random effects are integrated out.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,9 @@ from numba.extending import overload
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from psymech.gaussian import target_patterns
 from psymech.gaussian.blocks import KernelShape, make_layout, pack
-from psymech.gaussian.compiled import own_cache
+from psymech.gaussian.compiled import digest_of, own_cache
 from psymech.gaussian.cross import CrossProducts, FloatArray
 from psymech.gaussian.kernels_numba import VERSION, make_kernel
 from psymech.gaussian.patterns import ByPattern
@@ -33,9 +32,7 @@ Sizes = tuple[tuple[_Lengths, ...], tuple[_Lengths, ...], _Lengths, _Lengths, _L
 
 NORMAL, STUDENT, LAPLACE = 0, 1, 2
 
-# numba looks at one file to tell whether compiled code on disk is stale: the text of all files is part of the key.
-_TEXTS = (Path(__file__), Path(__file__).with_name("target_patterns.py"))
-CODE_VERSION = VERSION + hashlib.sha256(b"".join(path.read_bytes() for path in _TEXTS)).hexdigest()[:16]
+CODE_VERSION = VERSION + digest_of(__file__, target_patterns.__file__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
